@@ -1,0 +1,104 @@
+import { randomUUID } from "node:crypto";
+import { openAsBlob } from "node:fs";
+import pg from "pg";
+import { afterAll, beforeAll, describe, inject } from "vitest";
+import { type Database, openDatabase } from "../../src/database/client.ts";
+
+export const TEST_DATABASE_URL = process.env["TEST_DATABASE_URL"];
+
+/** A fresh embedded database with the schema, in memory. Call it in beforeAll, once per file; close() it in afterAll. */
+export async function testDatabase(): Promise<Database> {
+  return openDatabase({ loadDataDir: await openAsBlob(inject("databaseDump")), migrate: false });
+}
+
+export interface PostgresTestDatabase {
+  readonly url: string;
+  drop(): Promise<void>;
+}
+
+/** A fresh, empty database on the server of TEST_DATABASE_URL. */
+export async function createPostgresDatabase(serverUrl: string): Promise<PostgresTestDatabase> {
+  const name = `ratatosk_test_${randomUUID().replaceAll("-", "")}`;
+  await administer(serverUrl, `CREATE DATABASE ${name}`);
+  const url = new URL(serverUrl);
+  url.pathname = `/${name}`;
+  return { url: url.href, drop: () => administer(serverUrl, `DROP DATABASE ${name} WITH (FORCE)`) };
+}
+
+async function administer(url: string, statement: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query(statement);
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * Declares the same tests for the embedded database and, when TEST_DATABASE_URL is set, for a real server (a database of its own).
+ * `database()` answers the open database from beforeAll on.
+ */
+export function eachBackend(name: string, declareTests: (database: () => Database) => void): void {
+  describe(`${name} (embedded)`, () => {
+    declareOn(testDatabase, declareTests);
+  });
+  if (TEST_DATABASE_URL === undefined) {
+    describe.skip(`${name} (PostgreSQL: skipped, TEST_DATABASE_URL is not set)`, () => {
+      declareOn(testDatabase, declareTests);
+    });
+    return;
+  }
+  describe(`${name} (PostgreSQL)`, () => {
+    declareOn(() => openPostgres(TEST_DATABASE_URL), declareTests);
+  });
+}
+
+function declareOn(open: () => Promise<Database>, declareTests: (database: () => Database) => void): void {
+  let opened: Database | undefined;
+  beforeAll(async () => {
+    opened = await open();
+  });
+  afterAll(async () => {
+    await opened?.close();
+  });
+  declareTests(() => {
+    if (!opened) {
+      throw new Error("The database is open from beforeAll on, not while tests are declared.");
+    }
+    return opened;
+  });
+}
+
+async function openPostgres(serverUrl: string): Promise<Database> {
+  const { url, drop } = await createPostgresDatabase(serverUrl);
+  const database = await openDatabase({ url });
+  return {
+    ...database,
+    async close() {
+      await database.close();
+      await drop();
+    },
+  };
+}
+
+/** Empties every table (not the migrations), for use between tests. */
+export async function clean(database: Database): Promise<void> {
+  const tables = await database.sql<{ name: string }>(
+    `SELECT quote_ident(tablename) AS name FROM pg_tables
+     WHERE schemaname = 'public' AND tablename <> '_prisma_migrations'`,
+  );
+  if (tables.length > 0) {
+    await database.sql(
+      `TRUNCATE ${tables.map(({ name }) => `public.${name}`).join(", ")} RESTART IDENTITY CASCADE`,
+    );
+  }
+}
+
+/** Sets clock() to the real time plus `ms` (not cumulative); 0 puts it right again. */
+export async function moveClock(database: Database, ms: number): Promise<void> {
+  await database.sql(
+    `CREATE OR REPLACE FUNCTION public.clock() RETURNS timestamptz LANGUAGE sql STABLE
+     AS $$ SELECT statement_timestamp() + interval '${Math.trunc(ms)} milliseconds' $$`,
+  );
+}
