@@ -207,7 +207,9 @@ export function guardPrisma(prisma: PrismaClient): PrismaClient {
   });
   // An extension of queries changes no type that callers use.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-  return guarded as unknown as PrismaClient;
+  return override(guarded as unknown as PrismaClient, {
+    $transaction: () => Promise.reject(new Error("Use database.transaction(): it is the only door.")),
+  });
 }
 
 function override<Target extends object>(target: Target, methods: Readonly<Record<string, unknown>>): Target {
