@@ -1,0 +1,181 @@
+import { randomUUID } from "node:crypto";
+import type { Cloud } from "./cloud.ts";
+import { armFault, type Fault, faultPresets } from "./faults.ts";
+import type { Answer, Exchange } from "./http.ts";
+import { sentinelNames } from "./knobs.ts";
+import { adoptRunning } from "./lifecycle-build.ts";
+import { normalTags } from "./nova-tags.ts";
+import { statusOf } from "./nova-view.ts";
+import { isoSeconds, newPassword, newRequestId } from "./time.ts";
+import type { Server, Traps } from "./types.ts";
+
+/** A server as a test wants to see it: everything, past Nova's API. */
+export interface SimulatedServer {
+  id: string;
+  name: string;
+  projectId: string;
+  status: string;
+  vmState: string;
+  taskState: string | null;
+  flavor: string;
+  imageId: string;
+  tags: string[];
+  metadata: Record<string, string>;
+  deleted: boolean;
+  createdAt: string;
+  deletedAt: string | null;
+  fault: string | null;
+  locked: boolean;
+  addresses: string[];
+  adminPassword: string;
+  stranger: boolean;
+  actions: { action: string; requestId: string; message: string | null }[];
+}
+
+export function describeServer(cloud: Cloud, server: Server): SimulatedServer {
+  return {
+    id: server.id,
+    name: server.name,
+    projectId: server.projectId,
+    status: statusOf(server),
+    vmState: server.vmState,
+    taskState: server.taskState,
+    flavor: server.flavor.name,
+    imageId: server.imageId,
+    tags: [...server.tags],
+    metadata: { ...server.metadata },
+    deleted: server.deletedAt !== null,
+    createdAt: new Date(server.createdAt).toISOString(),
+    deletedAt: server.deletedAt === null ? null : isoSeconds(server.deletedAt),
+    fault: server.fault?.message ?? null,
+    locked: server.locked,
+    addresses: [...cloud.ports.values()]
+      .filter((port) => port.deviceId === server.id)
+      .map((port) => port.ipAddress),
+    adminPassword: server.adminPassword,
+    stranger: server.stranger,
+    actions: server.actions.map(({ action, requestId, message }) => ({ action, requestId, message })),
+  };
+}
+
+/** What somebody else may make, past the API: `POST /_sim/servers`. */
+export interface StrangerInput {
+  name?: string;
+  /** By name or id; default m1.tiny. */
+  flavor?: string;
+  /** By name or id; default debian-12. */
+  image?: string;
+  tags?: string[];
+  metadata?: Record<string, string>;
+  /** By name; default hostops. */
+  project?: string;
+}
+
+export function makeStranger(cloud: Cloud, input: StrangerInput): Server {
+  const named = <T extends { id: string; name: string }>(rows: Iterable<T>, wanted: string): T => {
+    const found = [...rows].find(({ id, name }) => id === wanted || name === wanted);
+    if (!found) throw new TypeError(`the simulated cloud has no ${wanted}`);
+    return found;
+  };
+  const flavor = named(cloud.flavors, input.flavor ?? "m1.tiny");
+  const image = named(cloud.images.values(), input.image ?? "debian-12");
+  const project = named(cloud.projects.values(), input.project ?? "hostops");
+  const user = [...cloud.users.values()].find(({ projectIds }) => projectIds.includes(project.id));
+  const network = [...cloud.networks.values()].find(
+    ({ projectId, shared }) => projectId === project.id || shared,
+  );
+  const now = Date.now();
+  const server: Server = {
+    ...{ id: randomUUID(), projectId: project.id, userId: user?.id ?? "", name: input.name ?? "stranger" },
+    ...{ description: null, hostname: "stranger", flavor: structuredClone(flavor), previousFlavor: null },
+    ...{
+      imageId: image.id,
+      metadata: { ...input.metadata },
+      tags: normalTags(input.tags ?? []),
+      keyName: null,
+    },
+    ...{ securityGroups: [], configDrive: false, availabilityZone: "nova" },
+    ...{ vmState: "building", taskState: null, powerState: 0, vmStateBeforeResize: "active" },
+    ...{
+      createdAt: now,
+      updatedAt: now,
+      launchedAt: null,
+      terminatedAt: null,
+      deletedAt: null,
+      listedAt: now,
+    },
+    ...{
+      fault: null,
+      locked: false,
+      lockedReason: null,
+      host: null,
+      adminPassword: newPassword(),
+      actions: [],
+    },
+    networkRequests: network ? [{ networkId: network.id, portId: null, fixedIp: null }] : [],
+    generation: 0,
+    stranger: true,
+  };
+  cloud.servers.set(server.id, server);
+  adoptRunning(cloud, server, { requestId: newRequestId(), userId: server.userId });
+  return server;
+}
+
+/** Our own door into the simulator, for tests whose simulator lives in another process. No token needed. */
+export function simApi(cloud: Cloud, exchange: Exchange, path: string): Answer {
+  try {
+    return dispatch(cloud, `${exchange.method} ${path}`, exchange);
+  } catch (error) {
+    return { status: 400, body: { error: error instanceof Error ? error.message : String(error) } };
+  }
+}
+
+function dispatch(cloud: Cloud, call: string, exchange: Exchange): Answer {
+  const read = <T>(): T => JSON.parse(exchange.rawBody === "" ? "{}" : exchange.rawBody) as T;
+  switch (call) {
+    case "GET /servers":
+      return {
+        status: 200,
+        body: { servers: [...cloud.servers.values()].map((server) => describeServer(cloud, server)) },
+      };
+    case "POST /servers":
+      return {
+        status: 201,
+        body: { server: describeServer(cloud, makeStranger(cloud, read<StrangerInput>())) },
+      };
+    case "GET /requests":
+      return { status: 200, body: { requests: cloud.requests, counts: Object.fromEntries(cloud.counts) } };
+    case "DELETE /requests":
+      cloud.requests.length = 0;
+      cloud.counts.clear();
+      return { status: 204 };
+    case "GET /faults":
+      return { status: 200, body: { faults: cloud.faults, presets: faultPresets, sentinels: sentinelNames } };
+    case "POST /faults":
+      return { status: 201, body: { faults: addFaults(cloud, read()) } };
+    case "DELETE /faults":
+      cloud.faults.length = 0;
+      return { status: 204 };
+    case "GET /traps":
+      return { status: 200, body: { traps: cloud.traps } };
+    case "PUT /traps":
+      cloud.traps = read<Traps>();
+      return { status: 200, body: { traps: cloud.traps } };
+    default:
+      return { status: 404, body: { error: `the simulator has no ${call}` } };
+  }
+}
+
+/** One fault, several, or a preset by name: `{"preset": "gateway_429", "times": 3}`. */
+function addFaults(cloud: Cloud, input: unknown): unknown[] {
+  const wanted = (Array.isArray(input) ? input : [input]) as (Fault & { preset?: string })[];
+  const armed = wanted.map(({ preset, ...fault }) => {
+    if (preset === undefined) return armFault(fault);
+    const base = faultPresets[preset];
+    if (!base) throw new TypeError(`unknown preset: ${preset}`);
+    return armFault({ ...base, ...fault });
+  });
+  cloud.faults.push(...armed);
+  // Infinity is no JSON.
+  return armed.map((fault) => ({ ...fault, left: Number.isFinite(fault.left) ? fault.left : null }));
+}
