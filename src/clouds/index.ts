@@ -1,0 +1,49 @@
+// The registry of clouds. A provider is one folder and two lines here: its options' type and its factory.
+import type { Logger } from "pino";
+import type { Cloud, Clouds } from "../core/cloud.ts";
+import { ServiceError } from "../core/errors.ts";
+import { createOpenStackCloud } from "./openstack/cloud.ts";
+import type { OpenStackCloudOptions } from "./openstack/options.ts";
+
+/** One configured cloud; `config/` makes these. */
+export type CloudEntry = { provider: "openstack"; options: OpenStackCloudOptions };
+
+export interface CloudRegistry extends Clouds {
+  close(): Promise<void>;
+}
+
+/** Opens nothing: a cloud that is down is found out by the first call. Throws `configuration` for an unreadable CA file. */
+export function createClouds(entries: readonly CloudEntry[], log: Logger): CloudRegistry {
+  const clouds = new Map<string, Cloud>();
+  for (const entry of entries) {
+    const { name } = entry.options;
+    if (clouds.has(name)) {
+      throw new ServiceError("configuration", `Two clouds are called ${name}. Give each its own name.`, {
+        facts: { cloud: name },
+      });
+    }
+    clouds.set(name, factories[entry.provider](entry.options, { log: log.child({ cloud: name }) }));
+  }
+  return {
+    get(name) {
+      const cloud = clouds.get(name);
+      if (cloud !== undefined) return cloud;
+      throw new ServiceError(
+        "configuration",
+        `The cloud ${name} is no longer configured. The operators must put it back to work on its servers.`,
+        { facts: { cloud: name, configured: [...clouds.keys()] } },
+      );
+    },
+    list: () => [...clouds.values()],
+    async close() {
+      await Promise.all([...clouds.values()].map((cloud) => cloud.close()));
+    },
+  };
+}
+
+const factories: {
+  [P in CloudEntry["provider"]]: (options: OptionsOf<P>, runtime: { log: Logger }) => Cloud;
+} = {
+  openstack: createOpenStackCloud,
+};
+type OptionsOf<P> = Extract<CloudEntry, { provider: P }>["options"];
