@@ -188,6 +188,7 @@ CREATE TABLE "operation_steps" (
     "compensates" INTEGER,
     "input" JSONB NOT NULL,
     "attempt" INTEGER NOT NULL DEFAULT 0,
+    "in_doubt" BOOLEAN NOT NULL DEFAULT false,
     "reference" JSONB,
     "output" JSONB,
     "problem" JSONB,

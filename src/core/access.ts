@@ -1,0 +1,65 @@
+/** Who may do what. Deny by default; every query takes a principal and filters in SQL. */
+import { ServiceError } from "./errors.ts";
+
+export const staffRoles = ["viewer", "support", "operator", "admin", "owner"] as const;
+export type StaffRole = (typeof staffRoles)[number];
+
+/** The authenticated "who" behind a request. */
+export type Principal =
+  | { kind: "staff"; id: string; name: string; role: StaffRole }
+  | { kind: "customer"; id: string; name: string; customerId: string }
+  | { kind: "system"; id: string; name: string };
+
+export type Audience = "staff" | "customer";
+
+/** Each permission's least staff role. Customers have theirs by an action's audience, on their own servers only. */
+export const permissions = {
+  "server.read": "viewer",
+  "operation.read": "viewer",
+  "sync.read": "viewer",
+  "server.change": "operator",
+  "server.delete": "admin",
+  "operation.change": "operator",
+  "operation.resolve": "operator",
+  "sync.run": "operator",
+} as const satisfies Record<string, StaffRole>;
+export type Permission = keyof typeof permissions;
+
+export function mayUse(
+  principal: Principal,
+  action: { audience: readonly Audience[]; permission: Permission },
+): boolean {
+  if (principal.kind === "system") return true;
+  if (!action.audience.includes(principal.kind)) return false;
+  if (principal.kind === "customer") return true;
+  return staffRoles.indexOf(principal.role) >= staffRoles.indexOf(permissions[action.permission]);
+}
+
+export function requirePermission(
+  principal: Principal,
+  action: { name: string; audience: readonly Audience[]; permission: Permission },
+): void {
+  if (mayUse(principal, action)) return;
+  const need = principal.kind === "staff" ? ` It needs the role ${permissions[action.permission]}.` : "";
+  throw new ServiceError("forbidden", `You may not use ${commandOf(action.name)}.${need}`, {
+    facts: { action: action.name },
+  });
+}
+
+/**
+ * The tenant filter: the customer whose rows this principal may see, or null for everyone's. Pass it as a parameter to
+ * `ownRows`; there is no other way to a customer's row.
+ */
+export function tenantOf(principal: Principal): string | null {
+  return principal.kind === "customer" ? principal.customerId : null;
+}
+
+/** SQL: rows of one tenant, or all when the parameter is null. `column` is code, never input. */
+export function ownRows(column: string, parameter: number): string {
+  return `($${parameter}::uuid IS NULL OR ${column} = $${parameter}::uuid)`;
+}
+
+/** "server.resize" → "/server resize". */
+export function commandOf(actionName: string): string {
+  return `/${actionName.replaceAll(".", " ")}`;
+}

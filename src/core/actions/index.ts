@@ -1,0 +1,48 @@
+/** The list of actions; nothing else names them. Adding one is a file and a line here. */
+import type { Action, ActionRegistry } from "../action.ts";
+import { ServiceError } from "../errors.ts";
+import { nearest } from "../nearest.ts";
+import { serverDelete } from "./delete.ts";
+import { help } from "./help.ts";
+import { serverList, serverShow } from "./list.ts";
+import { opsAbandon, opsAdopt, opsCancel, opsConfirm, opsList, opsRetry, opsShow } from "./ops.ts";
+import { serverPassword } from "./password.ts";
+import { serverPower } from "./power.ts";
+import { serverProvision } from "./provision.ts";
+import { serverResize } from "./resize.ts";
+import { syncRun, syncStatus } from "./sync.ts";
+
+const actions: readonly Action[] = [
+  serverList,
+  serverShow,
+  serverProvision,
+  serverResize,
+  serverPower,
+  serverPassword,
+  serverDelete,
+  opsList,
+  opsShow,
+  opsConfirm,
+  opsCancel,
+  opsRetry,
+  opsAdopt,
+  opsAbandon,
+  syncRun,
+  syncStatus,
+  help,
+];
+
+export function createRegistry(list: readonly Action[] = actions): ActionRegistry {
+  const byName = new Map(list.map((action) => [action.name, action]));
+  if (byName.size !== list.length) throw new Error("two actions have the same name");
+  return {
+    list: () => list,
+    find: (name) => byName.get(name),
+    get(name) {
+      const found = byName.get(name);
+      if (found !== undefined) return found;
+      const guess = nearest(name, byName.keys());
+      throw new ServiceError("unknown_command", `There is no command ${name}.${guess === undefined ? "" : ` Did you mean ${guess}?`}`);
+    },
+  };
+}

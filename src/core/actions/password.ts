@@ -1,0 +1,78 @@
+import { z } from "zod";
+import type { Transaction } from "../../database/client.ts";
+import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
+import { ServiceError } from "../errors.ts";
+import { preflightServer } from "../operations/preflight.ts";
+import { generatePassword } from "../secrets/password.ts";
+import { allowedIn, requireState } from "../servers/allowed.ts";
+import { findServer } from "../servers/find.ts";
+import { serverOption } from "./options.ts";
+
+const PasswordInput = z.object({ server: z.string() });
+type PasswordInput = z.infer<typeof PasswordInput>;
+
+export const serverPassword = defineOperation<PasswordInput>({
+  name: "server.password",
+  summary: "Set a new password in the running server",
+  audience: ["staff", "customer"],
+  permission: "server.change",
+  risk: "change",
+  specVersion: 1,
+  input: PasswordInput,
+  options: [serverOption],
+  plan,
+  prepare,
+  steps(plan, clouds) {
+    const externalId = String(plan.details["externalId"]);
+    const secretId = String(plan.details["secretId"] ?? "");
+    return [
+      preflightServer({ externalId, states: [...allowedIn.password] }),
+      ...clouds.get(plan.cloud ?? "").password({ externalId, secretId }),
+    ];
+  },
+  onEnd(end, { plan }) {
+    if (end !== "succeeded") return { note: "The old password was not replaced, as far as the cloud says." };
+    return {
+      reveal: { secretId: String(plan.details["secretId"]), label: `New password of ${String(plan.details["name"])}` },
+      events: [{ type: "server.password.changed" }],
+      note: "The new password is active. It can be shown once.",
+    };
+  },
+});
+
+async function plan(context: ActionContext, input: PasswordInput): Promise<ChangePlan> {
+  const server = await findServer(context.database, context.principal, input.server);
+  requireState(server, "given a new password", allowedIn.password);
+  if (server.hasAgent === false) {
+    throw new ServiceError(
+      "unsupported",
+      `${server.name} (${server.publicId}) has no guest agent, so its password cannot be set while it runs. Log in with its key or first password, or rebuild it.`,
+    );
+  }
+  return {
+    title: `New password for ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
+    serverId: server.id,
+    customerId: server.customerId,
+    cloud: server.cloudName,
+    lockKey: `server:${server.id}`,
+    before: {},
+    after: { password: "a new one, generated" },
+    downtime: null,
+    irreversible: ["The old password stops working."],
+    notes: [],
+    dataAsOf: server.syncedAt,
+    details: { externalId: server.externalId ?? "", name: server.name },
+  };
+}
+
+/** Stored before the call: after a lost answer the same password is set again, and never a second one. */
+async function prepare(context: ActionContext & { database: Transaction }, plan: ChangePlan) {
+  const { engine, database: tx } = context;
+  const secretId = await engine.secrets.store(tx, {
+    kind: "root_password",
+    field: `server:${plan.serverId}:password`,
+    plaintext: generatePassword(),
+    lifetimeMs: engine.policies.secretLifetimeMs,
+  });
+  return { details: { secretId } };
+}

@@ -1,0 +1,99 @@
+import { z } from "zod";
+import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
+import { type PowerVerb, powerVerbs } from "../cloud.ts";
+import { ServiceError } from "../errors.ts";
+import { preflightServer } from "../operations/preflight.ts";
+import { powerTable, requireState } from "../servers/allowed.ts";
+import { findServer } from "../servers/find.ts";
+import { serverOption } from "./options.ts";
+
+const PowerInput = z.object({ server: z.string(), action: z.enum(powerVerbs) });
+type PowerInput = z.infer<typeof PowerInput>;
+
+const helpOf: Record<PowerVerb, string> = {
+  start: "Start",
+  stop: "Stop",
+  shutdown: "Shut down (the guest is asked)",
+  reboot: "Reboot (the guest is asked)",
+  kill: "Cut the power",
+  reset: "Reset (hard reboot)",
+  suspend: "Suspend to disk",
+  resume: "Resume from disk",
+};
+const pastOf: Record<PowerVerb, string> = {
+  start: "started",
+  stop: "stopped",
+  shutdown: "shut down",
+  reboot: "rebooted",
+  kill: "switched off",
+  reset: "reset",
+  suspend: "suspended",
+  resume: "resumed",
+};
+
+export const serverPower = defineOperation<PowerInput>({
+  name: "server.power",
+  summary: "Start, stop or reboot a server",
+  audience: ["staff", "customer"],
+  permission: "server.change",
+  risk: "change",
+  specVersion: 1,
+  input: PowerInput,
+  options: [
+    serverOption,
+    {
+      name: "action",
+      field: "action",
+      label: "Action",
+      help: "What to do",
+      type: "text",
+      required: true,
+      choices: powerVerbs.map((value) => ({ value, label: helpOf[value] })),
+    },
+  ],
+  plan,
+  steps(plan, clouds) {
+    const { externalId, verb } = plan.details["order"] as { externalId: string; verb: PowerVerb };
+    const states = [...powerTable[verb].from];
+    return [preflightServer({ externalId, states }), ...clouds.get(plan.cloud ?? "").power({ externalId, verb })];
+  },
+  onEnd(end, { plan }) {
+    if (end !== "succeeded") return {};
+    const { verb } = plan.details["order"] as { verb: PowerVerb };
+    return { note: `It was ${pastOf[verb]}.`, events: [{ type: "server.power.changed", data: { action: verb } }] };
+  },
+});
+
+async function plan(context: ActionContext, input: PowerInput): Promise<ChangePlan> {
+  const server = await findServer(context.database, context.principal, input.server);
+  const cloud = context.engine.clouds.get(server.cloudName);
+  const verb = input.action;
+  const { from, to, already } = powerTable[verb];
+  const name = `${server.name} (${server.publicId})`;
+  if (!cloud.powerVerbs.includes(verb)) {
+    throw new ServiceError("unsupported", `This server's cloud cannot "${verb}". It can ${cloud.powerVerbs.join(", ")}.`, {
+      facts: { option: "action" },
+    });
+  }
+  if (server.suspendedAt !== null && to === "active") {
+    throw new ServiceError("wrong_state", `${name} is suspended by billing, so it cannot be ${pastOf[verb]}.`);
+  }
+  if (server.state === to && !(from as readonly string[]).includes(server.state)) {
+    throw new ServiceError("nothing_to_change", `Nothing to change: ${name} ${already}.`);
+  }
+  requireState(server, pastOf[verb], from);
+  return {
+    title: `${helpOf[verb].replace(/ \(.*/, "")} ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
+    serverId: server.id,
+    customerId: server.customerId,
+    cloud: server.cloudName,
+    lockKey: `server:${server.id}`,
+    before: { power: server.state },
+    after: { power: to },
+    downtime: to === "active" && from.includes("active" as never) ? "The server is away while it restarts." : null,
+    irreversible: [],
+    notes: [],
+    dataAsOf: server.syncedAt,
+    details: { order: { externalId: server.externalId ?? "", verb } },
+  };
+}

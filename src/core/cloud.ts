@@ -1,0 +1,205 @@
+/**
+ * What every cloud must do. A provider (`clouds/pve`, `clouds/openstack`) implements this and nothing above it knows
+ * Nova's or PVE's words.
+ *
+ * Reading methods may be called at any time. A change is never one method: it is a procedure, a list of steps that the
+ * engine pins on the operation and runs one at a time (core/operations/step.ts), because only then can a crash between
+ * "asked" and "answered" be told from "not asked".
+ *
+ * Every method that talks to the cloud throws ServiceError with one of these codes, and no other:
+ * - `unreachable`      no connection, or a gateway said the service is away; nothing was done
+ * - `timeout`          no answer to a reading call in time
+ * - `unauthorized`     the credential is refused (after one re-authentication)
+ * - `cloud_forbidden`  the credential may not do this
+ * - `cloud_not_found`  the cloud has no such thing (or not for this credential)
+ * - `cloud_conflict`   wrong state, locked or busy
+ * - `cloud_quota`      a quota of the project
+ * - `capacity`         no host has room
+ * - `cloud_invalid`    the cloud refuses the values
+ * - `unsupported`      this cloud or this server cannot do it
+ * - `cloud_failed`     the cloud tried, and says that it failed
+ * - `unknown_outcome`  a changing call whose answer was lost, cut, late or a 5xx: it may or may not have happened
+ */
+import type { PlannedStep, StepDefinition } from "./operations/step.ts";
+
+export type Provider = "pve" | "openstack";
+
+export const serverStates = [
+  "pending",
+  "building",
+  "active",
+  "stopped",
+  "paused",
+  "suspended",
+  "resizing",
+  "verify_resize",
+  "rebuilding",
+  "rescue",
+  "error",
+  "deleting",
+  "deleted",
+  "missing",
+  "unknown",
+] as const;
+export type ServerState = (typeof serverStates)[number];
+
+export const powerVerbs = [
+  "start",
+  "stop",
+  "shutdown",
+  "reboot",
+  "kill",
+  "reset",
+  "suspend",
+  "resume",
+] as const;
+export type PowerVerb = (typeof powerVerbs)[number];
+
+/** A server as the cloud itself describes it now. */
+export interface RemoteServer {
+  externalId: string;
+  name: string;
+  state: ServerState;
+  /** The cloud's own words ("RESIZE/resize_migrating"); staff only. */
+  providerStatus: string;
+  /** A task of the cloud is at work on it. */
+  busy: boolean;
+  vcpus: number;
+  memoryMib: number;
+  diskGib: number;
+  addresses: string[];
+  /** Markers of ours found on it, `op=<operation id>.<attempt>`. */
+  markers: string[];
+  /** Why it is in the state `error`, in the cloud's words; staff only. */
+  fault?: string;
+}
+
+export interface RemoteFlavor {
+  externalId: string;
+  name: string;
+  vcpus: number;
+  memoryMib: number;
+  diskGib: number;
+  isPublic: boolean;
+}
+
+export interface RemoteImage {
+  externalId: string;
+  name: string;
+  status: string;
+  minMemoryMib: number;
+  minDiskGib: number;
+  /** Whether a password can be set in the running guest; null when the image does not say. */
+  hasAgent: boolean | null;
+  defaultUser: string | null;
+}
+
+export interface RemoteNetwork {
+  externalId: string;
+  name: string;
+  status: string;
+  isExternal: boolean;
+  isShared: boolean;
+}
+
+/** What is sold, resolved against one cloud's catalogue in the database. */
+export interface TargetSize {
+  vcpus: number;
+  memoryMib: number;
+  diskGib: number;
+  /** OpenStack: the flavor's id. PVE applies the sizes directly. */
+  flavorId?: string;
+}
+
+export interface ProvisionOrder {
+  name: string;
+  size: TargetSize;
+  imageId: string;
+  networkId: string;
+  metadata: Record<string, string>;
+  /** The secret that holds the first password; set in the guest at first boot. */
+  passwordSecretId: string;
+  defaultUser: string | null;
+}
+
+export interface ResizeOrder {
+  externalId: string;
+  before: TargetSize;
+  after: TargetSize;
+}
+
+/** A wait that the watcher has still to resolve. */
+export interface OpenWait {
+  id: string;
+  /** What the step's `issue` or `verify` asked to watch; the provider's own shape. */
+  condition: unknown;
+  /** The call cannot have taken effect before. */
+  since: Date;
+  /** When a watcher last had an answer about it; null for a new one. */
+  observedAt: Date | null;
+}
+
+export interface Observation {
+  waitId: string;
+  /** Absent while it is still going on. */
+  result?: { outcome: "settled" | "gone"; detail?: string };
+  /** Progress in the words of a person ("copying the disk, 40 %"). */
+  note?: string;
+}
+
+export interface ConnectionCheck {
+  service: string;
+  ok: boolean;
+  detail: string;
+}
+
+export interface Cloud {
+  /** Its name in the configuration. */
+  readonly name: string;
+  readonly provider: Provider;
+  /** How long after a lost call "absent" still proves nothing (a proxy may hold the request). Milliseconds. */
+  readonly settleMs: number;
+  /** How often the watcher asks while something is waited for. Milliseconds. */
+  readonly watchEveryMs: number;
+
+  /** Sizes come from a catalogue of flavors (OpenStack), or apply directly (PVE). */
+  readonly usesFlavors: boolean;
+
+  /** The definitions of all steps of this cloud; a name, once released, keeps its meaning. */
+  readonly steps: readonly StepDefinition[];
+  /** The power verbs it has an equivalent for. */
+  readonly powerVerbs: readonly PowerVerb[];
+
+  provision(order: ProvisionOrder): PlannedStep[];
+  resize(order: ResizeOrder): PlannedStep[];
+  power(order: { externalId: string; verb: PowerVerb }): PlannedStep[];
+  password(order: { externalId: string; secretId: string }): PlannedStep[];
+  remove(order: { externalId: string }): PlannedStep[];
+
+  /** Can the order be carried out now: quota, image, network, size. Changes nothing. */
+  preflightProvision(order: ProvisionOrder, signal: AbortSignal): Promise<void>;
+  /** Throws `cloud_not_found`. */
+  inspect(externalId: string, signal?: AbortSignal): Promise<RemoteServer>;
+  /** Every server that carries a marker of this operation, whatever the attempt; oldest first. */
+  findByMarker(operationId: string, signal?: AbortSignal): Promise<RemoteServer[]>;
+
+  /** Complete lists. A page that fails fails the whole: a shorter list is never returned as complete. */
+  listServers(signal?: AbortSignal): Promise<RemoteServer[]>;
+  listFlavors(signal?: AbortSignal): Promise<RemoteFlavor[]>;
+  listImages(signal?: AbortSignal): Promise<RemoteImage[]>;
+  listNetworks(signal?: AbortSignal): Promise<RemoteNetwork[]>;
+
+  /** One look at the cloud for all open waits (OpenStack: one changes-since list; PVE: one task list a node). */
+  watch(waits: readonly OpenWait[], signal?: AbortSignal): Promise<Observation[]>;
+
+  /** Tries the credential against each service; never throws. */
+  check(): Promise<ConnectionCheck[]>;
+  close(): Promise<void>;
+}
+
+/** The configured clouds by name. */
+export interface Clouds {
+  /** Throws ServiceError `configuration` for a name that is no longer configured. */
+  get(name: string): Cloud;
+  list(): Cloud[];
+}

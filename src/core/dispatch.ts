@@ -1,0 +1,271 @@
+/** The one entrance: find, parse, authorise, record, enter. Bots, console and API call this and nothing else. */
+import { isUniqueViolation } from "../database/errors.ts";
+import { requirePermission, tenantOf, type Principal } from "./access.ts";
+import type { Action, ActionContext, ImmediateAction, OperationAction, Source } from "./action.ts";
+import { recordAudit } from "./audit/record.ts";
+import { isServiceError, ServiceError } from "./errors.ts";
+import { formOf } from "./form-of.ts";
+import { lookup } from "./lookup.ts";
+import { findCapability, releaseCapability, useCapability } from "./operations/capabilities.ts";
+import { changesOf } from "./operations/card.ts";
+import type { Engine } from "./operations/engine.ts";
+import { type Entered, enterOperation, ExistingOrder } from "./operations/enter.ts";
+import { type OperationRow, operationColumns } from "./operations/rows.ts";
+import { missingOptions, parseOptions } from "./options.ts";
+import type { Answer, Entrance, Request, Reveal } from "./request.ts";
+import type { View } from "./view.ts";
+
+export interface EntranceOptions {
+  engine: Engine;
+  /** Who a platform's user is, by configuration and linked identities. */
+  identify: Entrance["identify"];
+}
+
+export function createEntrance({ engine, identify }: EntranceOptions): Entrance {
+  return {
+    identify,
+    dispatch: (request) => dispatch(engine, request),
+    press: (token, principal, source) => press(engine, { token, principal, source }),
+    reveal: (token, principal, source) => reveal(engine, { token, principal, source }),
+    lookup: (query, principal) => lookup(engine.database, query, principal),
+    async form(name, given, principal) {
+      const action = engine.registry.get(name);
+      requirePermission(principal, action);
+      return formOf(action, given, principal);
+    },
+  };
+}
+
+async function dispatch(engine: Engine, request: Request): Promise<Answer> {
+  const action = engine.registry.get(request.action);
+  try {
+    requirePermission(request.principal, action);
+    if (missingOptions(action, request.options, request.principal).length > 0) {
+      return { kind: "form", form: formOf(action, request.options, request.principal) };
+    }
+    const input = parseOptions(action, request.options, request.principal) as Record<string, unknown>;
+    return await run(engine, request, action, input);
+  } catch (error) {
+    await auditRefusal(engine, request, error);
+    throw error;
+  }
+}
+
+/** A person was told no: that is worth a line in the audit trail, with what was typed. */
+async function auditRefusal(engine: Engine, request: Pick<Request, "principal" | "source" | "action" | "options">, error: unknown) {
+  if (!(error instanceof ServiceError) || error.code === "invalid_input") return;
+  const subject = request.options["server"] ?? request.options["operation"] ?? null;
+  await recordAudit(engine.database, {
+    principal: request.principal,
+    source: request.source,
+    action: request.action,
+    subject: subject === null ? null : subject.slice(0, 80),
+    customerId: tenantOf(request.principal),
+    outcome: isServiceError(error, "forbidden", "not_found") ? "denied" : "refused",
+    reason: error.code,
+  });
+}
+
+async function run(engine: Engine, request: Request, action: Action, input: Record<string, unknown>): Promise<Answer> {
+  const context: ActionContext = {
+    database: engine.database,
+    principal: request.principal,
+    source: request.source,
+    engine,
+  };
+  switch (action.kind) {
+    case "read":
+      return { kind: "view", view: await action.run(context, input) };
+    case "immediate":
+      return runImmediate(engine, context, action, input);
+    case "operation":
+      if (request.dryRun === true) return { kind: "view", view: await dryRun(context, action, input) };
+      return enter(engine, context, action, { ...request, input });
+  }
+}
+
+async function runImmediate(
+  engine: Engine,
+  context: ActionContext,
+  action: ImmediateAction,
+  input: unknown,
+): Promise<Answer> {
+  return engine.database.transaction(async (tx) => {
+    const result = await action.run({ ...context, database: tx }, input);
+    await recordAudit(tx, {
+      principal: context.principal,
+      source: context.source,
+      action: action.name,
+      subject: result.subject ?? null,
+      customerId: tenantOf(context.principal),
+      operationId: result.operationId ?? null,
+      outcome: "allowed",
+    });
+    return { kind: "view", view: result.view };
+  });
+}
+
+/** What would be done, from the database, with its age. Nothing is entered. */
+async function dryRun(context: ActionContext, action: OperationAction, input: unknown): Promise<View> {
+  const plan = await action.plan(context, input);
+  const steps = action.steps(plan, context.engine.clouds);
+  const fields = changesOf(plan);
+  if (plan.downtime !== null) fields.push({ label: "Downtime", value: plan.downtime });
+  if (plan.irreversible.length > 0) fields.push({ label: "Cannot be undone", value: plan.irreversible.join(" ") });
+  if (plan.notes.length > 0) fields.push({ label: "Note", value: plan.notes.join(" ") });
+  const age = plan.dataAsOf === null ? "" : ` Computed from data of ${plan.dataAsOf.toISOString().slice(0, 16)}Z.`;
+  return {
+    title: `Dry run: ${plan.title}`,
+    tone: "neutral",
+    text: `Nothing was done.${age}`,
+    fields,
+    steps: steps.map(({ label }) => ({ label, state: "planned" })),
+  };
+}
+
+async function enter(
+  engine: Engine,
+  context: ActionContext,
+  action: OperationAction,
+  request: Pick<Request, "idempotencyKey" | "origin"> & { input: Record<string, unknown> },
+): Promise<Answer> {
+  const { idempotencyKey, origin, input } = request;
+  const attempt = () =>
+    engine.database.transaction((tx) =>
+      enterOperation({ ...context, database: tx }, { action, input, idempotencyKey, origin }),
+    );
+  let entered: Entered;
+  try {
+    entered = await onceMoreWhenBeaten(attempt);
+  } catch (error) {
+    if (!(error instanceof ExistingOrder)) throw error;
+    entered = { operationId: error.operationId, publicId: error.publicId, existing: true };
+  }
+  return operationAnswer(engine, entered);
+}
+
+/** Somebody entered the same key, lock or name between our look and our insert: the second look sees them. */
+async function onceMoreWhenBeaten<T>(attempt: () => Promise<T>): Promise<T> {
+  try {
+    return await attempt();
+  } catch (error) {
+    if (!isUniqueViolation(error)) throw error;
+    return attempt();
+  }
+}
+
+async function operationAnswer(engine: Engine, entered: Entered): Promise<Answer> {
+  const rows = await engine.database.sql<OperationRow>(
+    `SELECT ${operationColumns} FROM operations o WHERE o.id = $1`,
+    [entered.operationId],
+  );
+  const operation = rows[0];
+  if (operation === undefined) throw new Error(`operation ${entered.operationId} vanished`);
+  const waits = operation.state === "awaiting_confirmation";
+  const text = entered.existing
+    ? `This was asked for already: ${entered.publicId}. Nothing new was started.`
+    : `${operation.plan.title}: ${entered.publicId}${waits ? " waits for your confirmation." : " is on its way."}`;
+  const notes = operation.plan.notes.length > 0 ? ` ${operation.plan.notes.join(" ")}` : "";
+  return {
+    kind: "operation",
+    ...entered,
+    view: { title: operation.plan.title, tone: entered.existing ? "neutral" : "progress", text: `${text}${notes}` },
+  };
+}
+
+interface Press {
+  token: string;
+  principal: Principal;
+  source: Source;
+}
+
+/** The capability says what; the principal at the click says whether. Both in one transaction with the effect. */
+async function press(engine: Engine, { token, principal, source }: Press): Promise<Answer> {
+  const capability = await findCapability(engine.database, token);
+  if (capability === null || capability.action === "secret.reveal") {
+    throw new ServiceError("expired", "This button is no longer valid. Ask for the operation again with /ops show.");
+  }
+  const action = engine.registry.get(capability.action);
+  const asked = { principal, source, action: action.name, options: stringValues(capability.input) };
+  try {
+    requirePermission(principal, action);
+    if (action.kind !== "immediate") throw new Error(`${action.name} cannot be pressed`);
+    return await onceMoreWhenBeaten(() =>
+      engine.database.transaction(async (tx) => {
+        await useCapability(tx, token, principal.name);
+        const context = { database: tx, principal, source, engine };
+        const result = await action.run(context, action.input.parse(capability.input));
+        await recordAudit(tx, {
+          principal,
+          source,
+          action: action.name,
+          subject: result.subject ?? null,
+          customerId: tenantOf(principal),
+          operationId: capability.operationId,
+          outcome: "allowed",
+          data: { button: true },
+        });
+        return { kind: "view", view: result.view } as const;
+      }),
+    );
+  } catch (error) {
+    await auditRefusal(engine, asked, error);
+    throw error;
+  }
+}
+
+function stringValues(input: Record<string, unknown>): Record<string, string> {
+  return Object.fromEntries(Object.entries(input).map(([key, value]) => [key, String(value)]));
+}
+
+/**
+ * Claims the secret for showing. Only the requester sees it, and staff who asked on a customer's behalf; the claim is
+ * burnt once it was shown, or released when the platform could not show it.
+ */
+async function reveal(engine: Engine, { token, principal, source }: Press): Promise<Reveal> {
+  const asked = { principal, source, action: "secret.reveal", options: {} };
+  try {
+    const claimed = await engine.database.transaction(async (tx) => {
+      const capability = await useCapability(tx, token, principal.name);
+      const rows = await tx.sql<OperationRow>(`SELECT ${operationColumns} FROM operations o WHERE o.id = $1`, [
+        capability.operationId,
+      ]);
+      const operation = rows[0];
+      if (capability.action !== "secret.reveal" || operation === undefined) {
+        throw new ServiceError("expired", "This button is no longer valid.");
+      }
+      if (operation.requesterKind !== principal.kind || operation.requesterId !== principal.id) {
+        throw new ServiceError("forbidden", "Only the person who asked for it can see this secret.");
+      }
+      const { secretId, label } = capability.input as { secretId: string; label: string };
+      const text = await engine.secrets.read(tx, secretId);
+      await recordAudit(tx, {
+        principal,
+        source,
+        action: "secret.reveal",
+        subject: operation.publicId,
+        customerId: tenantOf(principal),
+        operationId: operation.id,
+        outcome: "allowed",
+      });
+      return { secretId, label, text, operationId: operation.id };
+    });
+    return {
+      label: claimed.label,
+      text: claimed.text,
+      burn: () => burn(engine, claimed),
+      release: () => releaseCapability(engine.database, token),
+    };
+  } catch (error) {
+    await auditRefusal(engine, asked, error);
+    throw error;
+  }
+}
+
+async function burn(engine: Engine, claimed: { secretId: string; operationId: string }): Promise<void> {
+  await engine.database.transaction(async (tx) => {
+    await engine.secrets.drop(tx, claimed.secretId);
+    await tx.sql(`UPDATE operations SET version = version + 1 WHERE id = $1`, [claimed.operationId]);
+    tx.afterCommit(() => engine.wake.nudge("cards"));
+  });
+}

@@ -1,0 +1,185 @@
+/** How an operation ends: its state, the server's row, events and the thread in one transaction. */
+import type { Transaction } from "../../database/client.ts";
+import type { EndEffects } from "../action.ts";
+import type { Problem } from "../errors.ts";
+import { applyObserved, setServerState } from "../servers/observe.ts";
+import { offer, offerButtons } from "./capabilities.ts";
+import { freeSlot } from "./claim.ts";
+import type { Engine } from "./engine.ts";
+import { recordEvent } from "./events.ts";
+import { appendLog, type OperationRow } from "./rows.ts";
+import type { OperationState } from "./state.ts";
+import type { StepOutcome } from "./step.ts";
+import type { ServerState } from "../cloud.ts";
+
+export type End = "succeeded" | "failed" | "cancelled" | "expired";
+
+/** What a step found out, into the operation's output and the server's row. */
+export async function applyOutcome(tx: Transaction, operation: OperationRow, outcome: StepOutcome): Promise<void> {
+  if (outcome.output !== undefined) {
+    operation.output = { ...operation.output, ...outcome.output };
+    await tx.sql(`UPDATE operations SET output = $2::jsonb WHERE id = $1`, [operation.id, operation.output]);
+  }
+  if (operation.serverId === null) return;
+  if (outcome.server !== undefined) {
+    await applyObserved(tx, { serverId: operation.serverId, remote: outcome.server, operationId: operation.id });
+  }
+  if (outcome.gone === true) {
+    await setServerState(tx, { serverId: operation.serverId, state: "deleted", operationId: operation.id });
+  }
+}
+
+export async function endOperation(
+  engine: Engine,
+  tx: Transaction,
+  operation: OperationRow,
+  end: { end: End; problem?: Problem | null },
+): Promise<void> {
+  const problem = end.problem ?? operation.problem;
+  const action = engine.registry.find(operation.action);
+  const effects: EndEffects =
+    action?.kind === "operation" && end.end !== "expired" ? (action.onEnd?.(end.end, { ...operation, problem }) ?? {}) : {};
+  await freeSlot(tx, operation.id);
+  await tx.sql(
+    `UPDATE operations SET state = $2, problem = $3::jsonb, finished_at = clock(), next_run_at = NULL, lease_by = NULL,
+       lease_until = NULL, version = version + 1 WHERE id = $1`,
+    [operation.id, end.end, end.end === "succeeded" ? null : problem],
+  );
+  if (end.end !== "succeeded") {
+    await tx.sql(`DELETE FROM secrets WHERE operation_id = $1`, [operation.id]);
+    await restoreServerState(tx, operation, action?.kind === "operation" ? action.during : undefined);
+  }
+  await applyEffects(engine, tx, operation, effects);
+  await offerButtons(tx, operation, end.end);
+  await appendLog(tx, operation.id, [closingLine(end.end, problem, effects)]);
+  if (problem?.staffDetail !== undefined && end.end !== "succeeded") {
+    await appendLog(tx, operation.id, [{ level: "info", audience: "staff", text: problem.staffDetail }]);
+  }
+  await recordEnd(tx, operation, end.end, problem, effects);
+  tx.afterCommit(() => {
+    engine.wake.nudge("cards");
+    engine.wake.nudge("events");
+    engine.wake.nudge("operations");
+  });
+}
+
+function closingLine(end: End, problem: Problem | null, effects: EndEffects) {
+  if (end === "succeeded") return { level: "success" as const, text: effects.note ?? "Done." };
+  if (end === "expired") return { level: "warning" as const, text: problem?.message ?? "Expired." };
+  if (end === "cancelled") return { level: "warning" as const, text: effects.note ?? "Cancelled." };
+  return { level: "error" as const, text: [problem?.message ?? "Failed.", effects.note].filter(Boolean).join(" ") };
+}
+
+/** Nobody looked at the server since: it is what it was before. */
+async function restoreServerState(tx: Transaction, operation: OperationRow, during: ServerState | undefined) {
+  const before = operation.output["stateBefore"] as ServerState | undefined;
+  if (operation.serverId === null || during === undefined || before === undefined) return;
+  const rows = await tx.sql<{ state: string }>(`SELECT state FROM servers WHERE id = $1 FOR UPDATE`, [
+    operation.serverId,
+  ]);
+  if (rows[0]?.state !== during) return;
+  await setServerState(tx, { serverId: operation.serverId, state: before, operationId: operation.id });
+}
+
+async function applyEffects(engine: Engine, tx: Transaction, operation: OperationRow, effects: EndEffects) {
+  const change = effects.server;
+  if (change !== undefined && operation.serverId !== null) {
+    await tx.sql(
+      `UPDATE servers SET plan_code = COALESCE($2, plan_code), vcpus = COALESCE($3, vcpus),
+         memory_mib = COALESCE($4, memory_mib), disk_gib = COALESCE($5, disk_gib) WHERE id = $1`,
+      [
+        operation.serverId,
+        change.planCode ?? null,
+        change.vcpus ?? null,
+        change.memoryMib ?? null,
+        change.diskGib ?? null,
+      ],
+    );
+    if (change.deleted === true) {
+      await setServerState(tx, { serverId: operation.serverId, state: "deleted", operationId: operation.id });
+      await tx.sql(`UPDATE servers SET deleted_at = clock() WHERE id = $1 AND deleted_at IS NULL`, [operation.serverId]);
+    }
+  }
+  if (effects.reveal !== undefined) {
+    await offer(tx, {
+      operationId: operation.id,
+      action: "secret.reveal",
+      input: { ...effects.reveal },
+      offeredIn: "ended_well",
+      lifetimeMs: engine.policies.secretLifetimeMs,
+    });
+  }
+}
+
+async function recordEnd(
+  tx: Transaction,
+  operation: OperationRow,
+  end: End,
+  problem: Problem | null,
+  effects: EndEffects,
+) {
+  for (const event of effects.events ?? []) {
+    await recordEvent(tx, {
+      type: event.type,
+      serverId: operation.serverId,
+      operationId: operation.id,
+      customerId: operation.customerId,
+      ...(event.data === undefined ? {} : { data: event.data }),
+    });
+  }
+  const failure = problem === null || end === "succeeded" ? {} : { problem: { code: problem.code, message: problem.message } };
+  await recordEvent(tx, {
+    type: `${operation.action}.${end}`,
+    serverId: operation.serverId,
+    operationId: operation.id,
+    customerId: operation.customerId,
+    data: { ...operationData(operation), ...failure },
+    staffData: { requestedBy: operation.requesterName, source: operation.source },
+  });
+}
+
+export function operationData(operation: OperationRow): Record<string, unknown> {
+  return {
+    operation: { id: operation.publicId, action: operation.action },
+    before: operation.plan.before,
+    after: operation.plan.after,
+  };
+}
+
+/** The honest "unknown": a person decides. The lock stays, the place on the cloud is freed. */
+export async function needAttention(
+  engine: Engine,
+  tx: Transaction,
+  operation: OperationRow,
+  problem: Problem,
+): Promise<void> {
+  const state: OperationState = "needs_attention";
+  await freeSlot(tx, operation.id);
+  await tx.sql(
+    `UPDATE operations SET state = $2, problem = $3::jsonb, next_run_at = NULL, lease_by = NULL, lease_until = NULL,
+       version = version + 1 WHERE id = $1`,
+    [operation.id, state, problem],
+  );
+  await offerButtons(tx, operation, state);
+  await appendLog(tx, operation.id, [
+    { level: "error", text: `${problem.message} A member of the team has to look at this.` },
+    {
+      level: "info",
+      audience: "staff",
+      text: `${problem.staffDetail ? `${problem.staffDetail} ` : ""}Use /ops retry, adopt or abandon ${operation.publicId}.`,
+    },
+  ]);
+  await recordEvent(tx, {
+    type: "operation.needs_attention",
+    serverId: operation.serverId,
+    operationId: operation.id,
+    customerId: operation.customerId,
+    data: { ...operationData(operation), problem: { code: problem.code, message: problem.message } },
+  });
+  engine.log.warn({ operation: operation.publicId, code: problem.code }, "an operation needs attention");
+  tx.afterCommit(() => {
+    engine.wake.nudge("cards");
+    engine.wake.nudge("events");
+    engine.wake.nudge("operations");
+  });
+}

@@ -1,0 +1,358 @@
+/**
+ * One step: intent → issue → reference → wait → verify → done, and how it goes on after a lost answer or a lost worker.
+ * Nothing here concludes without having asked: "absent" counts only when our call can no longer be on its way.
+ */
+import type { Transaction } from "../../database/client.ts";
+import { newId } from "../../database/id.ts";
+import type { RemoteServer } from "../cloud.ts";
+import { type Problem, problemOf, ServiceError } from "../errors.ts";
+import { fenced, park } from "./claim.ts";
+import { beginCompensation } from "./compensate.ts";
+import { applyOutcome, needAttention } from "./end.ts";
+import { cloudOf, type Engine, type Progress, type Run } from "./engine.ts";
+import { appendLog, type OperationRow, type StepRow } from "./rows.ts";
+import type { Issued, Probe, StepContext, StepDefinition, StepOutcome, Verdict } from "./step.ts";
+
+interface At {
+  operation: OperationRow;
+  step: StepRow;
+  definition: StepDefinition;
+}
+
+const probeEveryMs = 5_000;
+const verifyAgainMs = 2_000;
+const firstBackoffMs = 2_000;
+const longestBackoffMs = 30_000;
+
+/** Codes of an attempt after which the effect may be there. Everything that is not ours to name is one of them. */
+function isInDoubt(error: unknown): boolean {
+  return !(error instanceof ServiceError) || error.code === "unknown_outcome" || error.code === "internal";
+}
+
+/** Codes that say nothing was done and that it may work later. */
+function isWorthAnotherTry(error: unknown): error is ServiceError {
+  return error instanceof ServiceError && (error.code === "unreachable" || error.code === "timeout" || error.retryable);
+}
+
+export async function issueStep(run: Run, at: At): Promise<Progress> {
+  const intent = await recordIntent(run, at);
+  if (intent === null) return "next";
+  const { engine } = run;
+  engine.reached("after_intent", at.operation.id);
+  const context = await contextOf(run, { ...at, step: intent });
+  let issued: Issued;
+  try {
+    issued = await at.definition.issue(context);
+  } catch (error) {
+    if (run.signal.aborted) throw run.signal.reason;
+    return afterFailedCall(run, { ...at, step: intent }, error);
+  }
+  engine.reached("answer_before_reference", at.operation.id);
+  if (issued.kind === "done") return finishStep(run, at, issued);
+  if (issued.kind === "failed") return failStep(run, at, problemOf(issued.error), issued.server);
+  return awaitStep(run, at, issued);
+}
+
+/** The row that says "we are about to ask", committed before we ask. Null when a cancel came first. */
+async function recordIntent(run: Run, { step, definition }: At): Promise<StepRow | null> {
+  return fenced(run.engine.database, run.claim, async (tx, row) => {
+    if (row.cancelRequestedAt !== null && row.endState === null) return null;
+    const rows = await tx.sql<Partial<StepRow>>(
+      `UPDATE operation_steps SET state = 'intent', attempt = attempt + 1, issued_at = clock(),
+         call_deadline = clock() + make_interval(secs => $3::float8 / 1000), started_at = COALESCE(started_at, clock()),
+         deadline_at = COALESCE(deadline_at, clock() + make_interval(secs => $4::float8 / 1000))
+       WHERE operation_id = $1 AND seq = $2
+       RETURNING attempt, issued_at AS "issuedAt", call_deadline AS "callDeadline", started_at AS "startedAt",
+         deadline_at AS "deadlineAt"`,
+      [row.id, step.seq, definition.callTimeoutMs, definition.deadlineMs],
+    );
+    await tx.sql(
+      `UPDATE operations SET state = CASE WHEN state = 'compensating' THEN state ELSE 'running' END, version = version + 1
+       WHERE id = $1`,
+      [row.id],
+    );
+    tx.afterCommit(() => run.engine.wake.nudge("cards"));
+    return { ...step, ...rows[0], state: "intent" };
+  });
+}
+
+async function afterFailedCall(run: Run, at: At, error: unknown): Promise<Progress> {
+  const problem = problemOf(error);
+  if (isWorthAnotherTry(error)) return tryLater(run, at, problem);
+  if (!isInDoubt(error)) return failStep(run, at, problem);
+  run.engine.log.warn({ err: error, operation: at.operation.publicId, step: at.step.name }, "the outcome is unknown");
+  await fenced(run.engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET in_doubt = true, problem = $3::jsonb WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, problem],
+    );
+    if (!at.step.inDoubt) {
+      const text = `${at.step.label}: no certain answer came back. Looking in the cloud whether it was done.`;
+      await appendLog(tx, row.id, [{ level: "warning", text }, ...staffLine(problem)]);
+    }
+    await park(tx, row.id, { afterMs: verifyAgainMs });
+  });
+  return "parked";
+}
+
+function staffLine(problem: Problem) {
+  if (problem.staffDetail === undefined) return [];
+  return [{ level: "info" as const, audience: "staff" as const, text: problem.staffDetail }];
+}
+
+/** Nothing was done: the step is planned again, until patience ends. */
+async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
+  const { engine } = run;
+  const patient = await fenced(engine.database, run.claim, async (tx, row) => {
+    const left = await tx.sql<{ more: boolean }>(
+      `SELECT clock() < started_at + make_interval(secs => $3::float8 / 1000) AS more
+       FROM operation_steps WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, engine.patienceMs],
+    );
+    if (left[0]?.more !== true) return false;
+    await tx.sql(`UPDATE operation_steps SET state = $3, problem = $4::jsonb WHERE operation_id = $1 AND seq = $2`, [
+      row.id,
+      at.step.seq,
+      at.step.inDoubt ? "intent" : "planned",
+      problem,
+    ]);
+    if (at.step.attempt === 1) {
+      const minutes = Math.max(1, Math.round(engine.patienceMs / 60_000));
+      const text = `${problem.message} Nothing was done; trying again for ${minutes} min.`;
+      await appendLog(tx, row.id, [{ level: "warning", text }, ...staffLine(problem)]);
+    }
+    const backoffMs = Math.min(longestBackoffMs, firstBackoffMs * 2 ** (at.step.attempt - 1));
+    await park(tx, row.id, { afterMs: backoffMs });
+    tx.afterCommit(() => engine.wake.nudge("cards"));
+    return true;
+  });
+  return patient ? "parked" : failStep(run, at, problem);
+}
+
+/** Somebody asked and we do not know what came of it. */
+export async function resumeStep(run: Run, at: At): Promise<Progress> {
+  const { engine } = run;
+  const { definition, step } = at;
+  if (engine.withoutProbe === true) return issueStep(run, at);
+  if (definition.probe === undefined) {
+    if (await isPast(engine, step.deadlineAt, 0)) return giveUp(run, at, "the outcome could not be found out in time");
+    return issueStep(run, at);
+  }
+  await markInDoubt(run, at);
+  const probe = await probeEffect(run, at, definition.probe);
+  if (probe.effect === "present") {
+    const note = probe.note ?? "it was done already";
+    return awaitStep(run, at, {
+      ...probe,
+      kind: "wait",
+      note: `${step.label}: the first request had arrived (${note}). Going on with it.`,
+    });
+  }
+  const settleMs = at.operation.cloudName === null ? 0 : cloudOf(engine, at.operation).settleMs;
+  if (probe.effect === "absent" && (await isPast(engine, step.callDeadline, settleMs))) return issueStep(run, at);
+  if (await isPast(engine, step.deadlineAt, settleMs)) {
+    return giveUp(run, at, probe.effect === "unknown" ? probe.reason : "the cloud shows nothing");
+  }
+  await fenced(engine.database, run.claim, (tx, row) => park(tx, row.id, { afterMs: probeEveryMs }));
+  return "parked";
+}
+
+async function markInDoubt(run: Run, { step, operation }: At) {
+  if (step.inDoubt) return;
+  await fenced(run.engine.database, run.claim, async (tx) => {
+    await tx.sql(`UPDATE operation_steps SET in_doubt = true WHERE operation_id = $1 AND seq = $2`, [
+      operation.id,
+      step.seq,
+    ]);
+  });
+}
+
+async function probeEffect(run: Run, at: At, probe: NonNullable<StepDefinition["probe"]>): Promise<Probe> {
+  try {
+    return await probe(await contextOf(run, at));
+  } catch (error) {
+    if (run.signal.aborted) throw run.signal.reason;
+    run.engine.log.warn({ err: error, operation: at.operation.publicId }, "could not look for the effect");
+    return { effect: "unknown", reason: problemOf(error).message };
+  }
+}
+
+async function giveUp(run: Run, at: At, reason: string): Promise<Progress> {
+  await fenced(run.engine.database, run.claim, (tx, row) =>
+    needAttention(run.engine, tx, row, {
+      code: "unknown_outcome",
+      message: `${at.step.label}: it is unknown whether this was done.`,
+      staffDetail: reason,
+    }),
+  );
+  return "ended";
+}
+
+/** Stores what the cloud answered, and the row that its watcher looks at. */
+async function awaitStep(run: Run, at: At, issued: Extract<Issued, { kind: "wait" }>): Promise<Progress> {
+  const { engine } = run;
+  await fenced(engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET state = 'waiting', reference = $3::jsonb, problem = NULL
+       WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, issued.reference],
+    );
+    if (issued.note !== undefined) await appendLog(tx, row.id, [{ level: "info", text: issued.note }]);
+    await openWait(tx, row, at.step.seq, issued.condition);
+    tx.afterCommit(() => nudgeWaiting(engine));
+  });
+  engine.reached("reference_stored", at.operation.id);
+  engine.reached("waiting", at.operation.id);
+  return "parked";
+}
+
+function nudgeWaiting(engine: Engine) {
+  engine.wake.nudge("waits");
+  engine.wake.nudge("cards");
+}
+
+/** The deadline is the step's; `since` is when its last call was issued. */
+async function openWait(tx: Transaction, row: OperationRow, seq: number, condition: Record<string, unknown>) {
+  await closeWaits(tx, row.id, seq);
+  const rows = await tx.sql<{ deadlineAt: Date }>(
+    `INSERT INTO waits (id, operation_id, step_seq, cloud_id, condition, since, deadline_at)
+     SELECT $3, s.operation_id, s.seq, $4, $5::jsonb, s.issued_at, s.deadline_at
+     FROM operation_steps s WHERE s.operation_id = $1 AND s.seq = $2
+     RETURNING deadline_at AS "deadlineAt"`,
+    [row.id, seq, newId(), row.cloudId, condition],
+  );
+  const deadlineAt = rows[0]?.deadlineAt;
+  if (deadlineAt === undefined) throw new Error(`step ${seq} of ${row.publicId} has no deadline`);
+  await park(tx, row.id, { at: deadlineAt });
+}
+
+async function closeWaits(tx: Transaction, operationId: string, seq: number) {
+  await tx.sql(
+    `UPDATE waits SET resolved_at = clock() WHERE operation_id = $1 AND step_seq = $2 AND resolved_at IS NULL`,
+    [operationId, seq],
+  );
+}
+
+/** The watcher says it is settled, or the deadline has passed: now the cloud itself is asked. */
+export async function verifyStep(run: Run, at: At): Promise<Progress> {
+  const { engine } = run;
+  if (await isStillOpen(run, at)) return "parked";
+  engine.reached("verifying", at.operation.id);
+  if (at.operation.endState !== null) engine.reached("compensating", at.operation.id);
+  let verdict: Verdict;
+  try {
+    verdict = (await at.definition.verify?.(await contextOf(run, at))) ?? { kind: "done" };
+  } catch (error) {
+    if (run.signal.aborted) throw run.signal.reason;
+    if (!isInDoubt(error) && !isWorthAnotherTry(error)) return failStep(run, at, problemOf(error));
+    engine.log.warn({ err: error, operation: at.operation.publicId, step: at.step.name }, "could not verify");
+    if (await isPast(engine, at.step.deadlineAt, engine.patienceMs)) return giveUp(run, at, problemOf(error).message);
+    await fenced(engine.database, run.claim, (tx, row) => park(tx, row.id, { afterMs: verifyAgainMs }));
+    return "parked";
+  }
+  if (verdict.kind === "done") return finishStep(run, at, verdict);
+  if (verdict.kind === "failed") return failStep(run, at, problemOf(verdict.error), verdict.server);
+  if (await isPast(engine, at.step.deadlineAt, 0)) {
+    return giveUp(run, at, `not finished by its deadline${verdict.note === undefined ? "" : `: ${verdict.note}`}`);
+  }
+  await fenced(engine.database, run.claim, async (tx, row) => {
+    await tx.sql(`UPDATE operation_steps SET issued_at = clock() WHERE operation_id = $1 AND seq = $2`, [
+      row.id,
+      at.step.seq,
+    ]);
+    await openWait(tx, row, at.step.seq, verdict.condition);
+    tx.afterCommit(() => nudgeWaiting(engine));
+  });
+  return "parked";
+}
+
+/** True, and parked again, when nothing is known yet and the deadline has not passed. */
+async function isStillOpen(run: Run, at: At): Promise<boolean> {
+  return fenced(run.engine.database, run.claim, async (tx, row) => {
+    const open = await tx.sql<{ deadlineAt: Date }>(
+      `SELECT deadline_at AS "deadlineAt" FROM waits
+       WHERE operation_id = $1 AND step_seq = $2 AND resolved_at IS NULL AND deadline_at > clock()`,
+      [row.id, at.step.seq],
+    );
+    if (open[0] === undefined) return false;
+    await park(tx, row.id, { at: open[0].deadlineAt });
+    return true;
+  });
+}
+
+async function finishStep(run: Run, at: At, outcome: StepOutcome): Promise<Progress> {
+  await fenced(run.engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET state = 'done', output = $3::jsonb, problem = NULL, finished_at = clock()
+       WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, outcome.output ?? {}],
+    );
+    await closeWaits(tx, row.id, at.step.seq);
+    await applyOutcome(tx, row, outcome);
+    const text = outcome.note === undefined ? `${at.step.label}: done.` : `${at.step.label}: ${outcome.note}`;
+    await appendLog(tx, row.id, [{ level: "info", text }]);
+    tx.afterCommit(() => run.engine.wake.nudge("cards"));
+  });
+  return "next";
+}
+
+async function failStep(run: Run, at: At, problem: Problem, server?: RemoteServer): Promise<Progress> {
+  const { engine } = run;
+  return fenced(engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET state = 'failed', problem = $3::jsonb, finished_at = clock()
+       WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, problem],
+    );
+    await closeWaits(tx, row.id, at.step.seq);
+    if (server !== undefined) await applyOutcome(tx, row, { server });
+    if (row.endState !== null) {
+      const message = `${at.step.label} did not work: ${problem.message}`;
+      await needAttention(engine, tx, row, { ...problem, message });
+      return "ended";
+    }
+    return beginCompensation(engine, tx, row, { end: "failed", problem });
+  });
+}
+
+async function isPast(engine: Engine, moment: Date | null, plusMs: number): Promise<boolean> {
+  if (moment === null) return false;
+  const rows = await engine.database.sql<{ past: boolean }>(
+    `SELECT clock() > $1::timestamptz + make_interval(secs => $2::float8 / 1000) AS past`,
+    [moment, plusMs],
+  );
+  return rows[0]?.past === true;
+}
+
+async function contextOf(run: Run, { operation, step }: At): Promise<StepContext> {
+  const { engine } = run;
+  const rows =
+    operation.serverId === null
+      ? []
+      : await engine.database.sql<{ externalId: string | null }>(
+          `SELECT external_id AS "externalId" FROM servers WHERE id = $1`,
+          [operation.serverId],
+        );
+  return {
+    operation: {
+      id: operation.id,
+      publicId: operation.publicId,
+      action: operation.action,
+      input: operation.input,
+      plan: { ...operation.plan },
+      output: operation.output,
+    },
+    input: step.input,
+    attempt: step.attempt,
+    marker: `op=${operation.id}.${step.attempt}`,
+    reference: step.reference,
+    issuedAt: step.issuedAt ?? new Date(0),
+    externalId: rows[0]?.externalId ?? null,
+    get cloud() {
+      return cloudOf(engine, operation);
+    },
+    database: engine.database,
+    signal: run.signal,
+    readSecret: (secretId) => engine.secrets.read(engine.database, secretId),
+  };
+}

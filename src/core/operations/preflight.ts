@@ -1,0 +1,78 @@
+/**
+ * The first step of every mutating operation: what the plan assumed, asked of the cloud itself, before anything is
+ * changed. A difference ends the operation as `drifted`.
+ */
+import type { ProvisionOrder, RemoteServer, ServerState } from "../cloud.ts";
+import { isServiceError, ServiceError } from "../errors.ts";
+import type { Issued, PlannedStep, StepContext, StepDefinition } from "./step.ts";
+
+const minuteMs = 60_000;
+
+export interface ServerExpectation {
+  externalId: string;
+  /** Any of these. */
+  states: ServerState[];
+  /** Compared when given. */
+  size?: { vcpus: number; memoryMib: number; diskGib: number };
+  /** Being gone already is no difference (delete). */
+  mayBeGone?: boolean;
+}
+
+export function preflightServer(expected: ServerExpectation): PlannedStep {
+  return { name: "preflight.server", label: "Check the server", input: { ...expected } };
+}
+
+export function preflightProvision(order: ProvisionOrder): PlannedStep {
+  return { name: "preflight.provision", label: "Check quota, image and network", input: { order } };
+}
+
+const provisionCheck: StepDefinition = {
+  name: "preflight.provision",
+  deadlineMs: 5 * minuteMs,
+  callTimeoutMs: minuteMs,
+  evidence: "repeatable",
+  async issue(context) {
+    await context.cloud.preflightProvision(context.input["order"] as ProvisionOrder, context.signal);
+    return { kind: "done" };
+  },
+};
+
+const serverCheck: StepDefinition = {
+  name: "preflight.server",
+  deadlineMs: 5 * minuteMs,
+  callTimeoutMs: minuteMs,
+  evidence: "repeatable",
+  issue: checkServer,
+};
+
+async function checkServer(context: StepContext): Promise<Issued> {
+  const expected = context.input as unknown as ServerExpectation;
+  let server: RemoteServer;
+  try {
+    server = await context.cloud.inspect(expected.externalId, context.signal);
+  } catch (error) {
+    if (!isServiceError(error, "cloud_not_found")) throw error;
+    if (expected.mayBeGone) return { kind: "done", gone: true, note: "It was gone from the cloud already." };
+    const message = "The cloud no longer has this server. Nothing was changed.";
+    return { kind: "failed", error: new ServiceError("drifted", message, { cause: error }) };
+  }
+  const difference = differs(expected, server);
+  if (difference === null) return { kind: "done", server };
+  return { kind: "failed", server, error: new ServiceError("drifted", `${difference} Nothing was changed.`) };
+}
+
+function differs(expected: ServerExpectation, server: RemoteServer): string | null {
+  if (server.busy) return "The cloud is still working on this server; try again when it has finished.";
+  if (!expected.states.includes(server.state)) {
+    return `The server is ${server.state} in the cloud, not ${expected.states.join(" or ")}.`;
+  }
+  const size = expected.size;
+  if (size === undefined) return null;
+  if (size.vcpus === server.vcpus && size.memoryMib === server.memoryMib && size.diskGib === server.diskGib) return null;
+  return (
+    `The server has ${server.vcpus} vCPU, ${server.memoryMib} MiB and ${server.diskGib} GiB in the cloud, ` +
+    `not ${size.vcpus} vCPU, ${size.memoryMib} MiB and ${size.diskGib} GiB as planned.`
+  );
+}
+
+export const coreSteps: readonly StepDefinition[] = [provisionCheck, serverCheck];

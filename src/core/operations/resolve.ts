@@ -1,0 +1,222 @@
+/** What people do to an operation: confirm, cancel, retry, adopt, abandon. Each runs in the caller's transaction. */
+import type { Transaction } from "../../database/client.ts";
+import type { ActionContext } from "../action.ts";
+import { ServiceError } from "../errors.ts";
+import { pointOfNoReturn } from "./cancel.ts";
+import { offerButtons } from "./capabilities.ts";
+import { endOperation } from "./end.ts";
+import { enterOperation, type Entered, planHash, requireFreeLock } from "./enter.ts";
+import { stepDefinition } from "./engine.ts";
+import { appendLog, type OperationRow, readSteps, type StepRow } from "./rows.ts";
+import { stateLabels } from "./state.ts";
+
+export type TransactionContext = ActionContext & { database: Transaction };
+
+function wrongState(operation: OperationRow, verb: string, advice: string): ServiceError {
+  return new ServiceError(
+    "wrong_state",
+    `${operation.publicId} is ${stateLabels[operation.state].toLowerCase()}, so it cannot be ${verb}. ${advice}`,
+    { facts: { state: operation.state } },
+  );
+}
+
+function operationAction(context: TransactionContext, operation: OperationRow) {
+  const action = context.engine.registry.get(operation.action);
+  if (action.kind !== "operation") throw new Error(`${operation.action} is not an operation`);
+  return action;
+}
+
+function nudgeAll(context: TransactionContext) {
+  context.database.afterCommit(() => {
+    context.engine.wake.nudge("operations");
+    context.engine.wake.nudge("cards");
+    context.engine.wake.nudge("events");
+  });
+}
+
+/** The plan is computed again: what was confirmed must be what is done. */
+export async function confirmOperation(context: TransactionContext, operation: OperationRow): Promise<void> {
+  const { database: tx, engine, principal } = context;
+  if (operation.state !== "awaiting_confirmation") throw wrongState(operation, "confirmed", "Nothing waits for that.");
+  const action = operationAction(context, operation);
+  let same = false;
+  try {
+    const plan = await action.plan(context, operation.input);
+    same = planHash(operation.action, operation.input, plan) === operation.planHash;
+  } catch (error) {
+    if (!(error instanceof ServiceError)) throw error;
+  }
+  if (!same) {
+    await endOperation(engine, tx, operation, {
+      end: "expired",
+      problem: { code: "drifted", message: "The server has changed since this was asked for. Ask again." },
+    });
+    return;
+  }
+  await requireFreeLock(context, action, operation.plan.lockKey);
+  await tx.sql(
+    `UPDATE operations SET state = 'queued', next_run_at = clock(), expires_at = NULL, confirmed_by = $2,
+       version = version + 1 WHERE id = $1`,
+    [operation.id, principal.name],
+  );
+  await offerButtons(tx, operation, "queued");
+  await appendLog(tx, operation.id, [{ level: "info", text: `Confirmed by ${principal.name}.` }]);
+  nudgeAll(context);
+}
+
+export async function cancelOperation(context: TransactionContext, operation: OperationRow): Promise<string> {
+  const { database: tx, engine, principal } = context;
+  switch (operation.state) {
+    case "awaiting_confirmation":
+    case "awaiting_approval":
+    case "queued":
+      if (operation.startedAt !== null) return requestCancel(context, operation);
+      await endOperation(engine, tx, operation, {
+        end: "cancelled",
+        problem: { code: "cancelled", message: `Cancelled by ${principal.name} before anything was done.` },
+      });
+      return `${operation.publicId} is cancelled. Nothing was done.`;
+    case "running":
+    case "waiting":
+      return requestCancel(context, operation);
+    case "compensating":
+      throw wrongState(operation, "cancelled", "It is being undone already.");
+    case "needs_attention":
+      throw wrongState(operation, "cancelled", `Use /ops retry, adopt or abandon ${operation.publicId}.`);
+    case "succeeded":
+    case "failed":
+    case "cancelled":
+    case "expired":
+      throw wrongState(operation, "cancelled", "It has ended.");
+  }
+}
+
+async function requestCancel(context: TransactionContext, operation: OperationRow): Promise<string> {
+  const { database: tx, engine, principal } = context;
+  const tooLate = pointOfNoReturn(engine, operation, await readSteps(tx, operation.id));
+  if (tooLate !== null) throw new ServiceError("wrong_state", `Too late to cancel ${operation.publicId}: ${tooLate}`);
+  if (operation.cancelRequestedAt !== null) return `${operation.cancelRequestedBy ?? "Somebody"} asked for that already.`;
+  await tx.sql(
+    `UPDATE operations SET cancel_requested_at = clock(), cancel_requested_by = $2, version = version + 1,
+       next_run_at = CASE WHEN lease_until > clock() THEN next_run_at ELSE clock() END WHERE id = $1`,
+    [operation.id, principal.name],
+  );
+  await appendLog(tx, operation.id, [{ level: "warning", text: `${principal.name} asked to cancel.` }]);
+  nudgeAll(context);
+  return `Cancelling ${operation.publicId}: what was made is undone, and the card says when that is done.`;
+}
+
+/** needs_attention resumes the same operation, looking first; an ended one is entered anew. */
+export async function retryOperation(context: TransactionContext, operation: OperationRow): Promise<Entered> {
+  if (operation.state === "needs_attention") {
+    await resume(context, operation, "tried again");
+    return { operationId: operation.id, publicId: operation.publicId, existing: true };
+  }
+  if (operation.state !== "failed" && operation.state !== "cancelled" && operation.state !== "expired") {
+    throw wrongState(operation, "retried", "Only what failed, was cancelled or needs attention can.");
+  }
+  const cards = await context.database.sql<{
+    platform: "slack" | "discord" | "console";
+    workspace: string;
+    channel: string;
+    userId: string;
+  }>(`SELECT platform, workspace, channel, COALESCE(user_id, '') AS "userId" FROM cards WHERE operation_id = $1 LIMIT 1`, [
+    operation.id,
+  ]);
+  return enterOperation(context, {
+    action: operationAction(context, operation),
+    input: operation.input,
+    // A retry is one order too: pressed twice, it is the same.
+    idempotencyKey: `retry:${operation.id}`,
+    origin: cards[0] ?? null,
+    retriesOf: operation.id,
+  });
+}
+
+async function resume(context: TransactionContext, operation: OperationRow, how: string): Promise<void> {
+  const { database: tx, engine, principal } = context;
+  const steps = await readSteps(tx, operation.id);
+  // A compensation that did not work is done again; any other step stays where its evidence is.
+  const stuck =
+    steps.find(({ state }) => state === "intent" || state === "waiting" || state === "planned") ??
+    steps.findLast(({ state, compensates }) => state === "failed" && compensates !== null);
+  if (stuck !== undefined) {
+    const deadlineMs = stepDefinition(engine, operation, stuck.name)?.deadlineMs ?? 0;
+    await tx.sql(
+      `UPDATE operation_steps SET state = CASE WHEN state = 'failed' THEN 'planned' ELSE state END, started_at = clock(),
+         finished_at = NULL, deadline_at = clock() + make_interval(secs => $3::float8 / 1000)
+       WHERE operation_id = $1 AND seq = $2`,
+      [operation.id, stuck.seq, deadlineMs],
+    );
+  }
+  await tx.sql(
+    `UPDATE operations SET state = $2, problem = CASE WHEN end_state IS NULL THEN NULL ELSE problem END,
+       next_run_at = clock(), version = version + 1 WHERE id = $1`,
+    [operation.id, operation.endState === null ? "waiting" : "compensating"],
+  );
+  await offerButtons(tx, operation, "waiting");
+  await appendLog(tx, operation.id, [{ level: "info", text: `${principal.name}: ${how}.` }]);
+  nudgeAll(context);
+}
+
+/** A person says: this server of the cloud is the one. The step's verification still asks the cloud. */
+export async function adoptOperation(context: TransactionContext, operation: OperationRow, externalId: string | undefined) {
+  const { database: tx } = context;
+  if (operation.state !== "needs_attention") throw wrongState(operation, "adopted", "Only what needs attention can be.");
+  const steps = await readSteps(tx, operation.id);
+  const step = steps.find(({ state }) => state === "intent" || state === "waiting");
+  if (step === undefined || operation.endState !== null) {
+    throw wrongState(operation, "adopted", "No step of it waits for an outcome; use retry or abandon.");
+  }
+  await requireAdoptable(tx, operation, step, externalId);
+  const reference = externalId === undefined ? (step.reference ?? {}) : { ...step.reference, externalId };
+  await tx.sql(
+    `UPDATE operation_steps SET state = 'waiting', reference = $3::jsonb WHERE operation_id = $1 AND seq = $2`,
+    [operation.id, step.seq, reference],
+  );
+  await tx.sql(`UPDATE waits SET resolved_at = clock() WHERE operation_id = $1 AND resolved_at IS NULL`, [operation.id]);
+  await resume(context, operation, externalId === undefined ? "it was done" : `it was done, as ${externalId}`);
+}
+
+async function requireAdoptable(tx: Transaction, operation: OperationRow, step: StepRow, externalId: string | undefined) {
+  const servers = await tx.sql<{ externalId: string | null }>(
+    `SELECT external_id AS "externalId" FROM servers WHERE id = $1 FOR UPDATE`,
+    [operation.serverId],
+  );
+  const known = servers[0]?.externalId ?? null;
+  if (known === null && externalId === undefined) {
+    throw new ServiceError(
+      "invalid_input",
+      `${operation.publicId} stopped at "${step.label}" before its server was known. Give the server's id in the cloud: id:….`,
+      { facts: { option: "id" } },
+    );
+  }
+  if (externalId === undefined) return;
+  if (known !== null && known !== externalId) {
+    throw new ServiceError("conflict", `This operation's server is ${known} in the cloud, not ${externalId}.`);
+  }
+  const taken = await tx.sql<{ publicId: string }>(
+    `SELECT public_id AS "publicId" FROM servers WHERE cloud_id = (SELECT cloud_id FROM operations WHERE id = $1)
+       AND external_id = $2 AND id IS DISTINCT FROM $3 AND deleted_at IS NULL`,
+    [operation.id, externalId, operation.serverId],
+  );
+  if (taken[0] !== undefined) throw new ServiceError("conflict", `${externalId} is ${taken[0].publicId} already.`);
+}
+
+/** A person gives up: it ends as failed, and what may be left is said. */
+export async function abandonOperation(context: TransactionContext, operation: OperationRow): Promise<void> {
+  const { database: tx, engine, principal } = context;
+  if (operation.state !== "needs_attention") throw wrongState(operation, "given up", "Only what needs attention can be.");
+  const why = operation.problem?.message ?? "";
+  await endOperation(engine, tx, operation, {
+    end: "failed",
+    problem: { code: "unknown_outcome", message: `Given up by ${principal.name}. ${why}`.trim() },
+  });
+  await appendLog(tx, operation.id, [
+    {
+      level: "warning",
+      audience: "staff",
+      text: `What it made may still be in the cloud, marked op=${operation.id}. A sync reports it as a late twin.`,
+    },
+  ]);
+}

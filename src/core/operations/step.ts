@@ -1,0 +1,102 @@
+/**
+ * The contract between the engine and a step.
+ *
+ * The engine runs: intent row (`issued_at`, `call_deadline`) → `issue` (at most ONE changing remote call) → the
+ * reference → wait → `verify` → done. When the answer of `issue` is lost, or a worker dies in between, `evidence` says
+ * how the engine finds out whether the effect is there:
+ * - `probe`       `probe()` looks for the effect itself (our marker on a server)
+ * - `record`      `probe()` reads the cloud's own log of actions since the intent
+ * - `repeatable`  the effect is absolute (set, delete), so it is asked for again; `probe` is optional
+ */
+import type { Database } from "../../database/client.ts";
+import type { Cloud, RemoteServer } from "../cloud.ts";
+import type { ServiceError } from "../errors.ts";
+
+/** A step as it is pinned on an operation: computed once, stored by name with its input. No secrets in the input. */
+export interface PlannedStep {
+  name: string;
+  /** What a person reads on the card: "Create the server". */
+  label: string;
+  input: Record<string, unknown>;
+}
+
+export interface StepContext {
+  operation: {
+    id: string;
+    publicId: string;
+    action: string;
+    input: Record<string, unknown>;
+    plan: Record<string, unknown>;
+    /** What earlier steps handed on. */
+    output: Record<string, unknown>;
+  };
+  /** The pinned input. */
+  input: Record<string, unknown>;
+  /** Counts our issued calls of this step, from 1. */
+  attempt: number;
+  /** `op=<operation id>.<attempt>`, to be put on what the call makes. */
+  marker: string;
+  /** What `issue` returned, once it did; null when the answer was lost. */
+  reference: Record<string, unknown> | null;
+  /** By the database's clock. */
+  issuedAt: Date;
+  /** The id of the server in its cloud, when there is one yet. */
+  externalId: string | null;
+  /** Throws ServiceError `configuration` when the operation touches none, or one that is no longer configured. */
+  cloud: Cloud;
+  /** For steps of our own, such as a sync; never held across a remote call. */
+  database: Database;
+  /** Aborted when the lease is lost or the process stops. */
+  signal: AbortSignal;
+  /** Throws ServiceError `expired` when it is gone. */
+  readSecret(secretId: string): Promise<string>;
+}
+
+/** Handed on to later steps (merged into the operation's output), to the server's row and to the thread. */
+export interface StepOutcome {
+  output?: Record<string, unknown>;
+  /** What the cloud says of the server now; the engine brings the row in line and records the event. */
+  server?: RemoteServer;
+  /** The server is gone in the cloud. */
+  gone?: boolean;
+  /** One line for the thread. */
+  note?: string;
+}
+
+export type Issued =
+  | ({ kind: "done" } & StepOutcome)
+  | { kind: "failed"; error: ServiceError; server?: RemoteServer }
+  | { kind: "wait"; reference: Record<string, unknown>; condition: Record<string, unknown>; note?: string };
+
+export type Probe =
+  | { effect: "present"; reference: Record<string, unknown>; condition: Record<string, unknown>; note?: string }
+  | { effect: "absent" }
+  | { effect: "unknown"; reason: string };
+
+export type Verdict =
+  | ({ kind: "done" } & StepOutcome)
+  | { kind: "failed"; error: ServiceError; server?: RemoteServer }
+  /** Not there yet: watch on. */
+  | { kind: "pending"; condition: Record<string, unknown>; note?: string };
+
+export interface StepDefinition {
+  readonly name: string;
+  /** From the first issue to done; past it: verify once more, then needs_attention. */
+  readonly deadlineMs: number;
+  /** How long one call may be on its way before it is given up. */
+  readonly callTimeoutMs: number;
+  /** Once issued, cancel is refused with this reason. */
+  readonly pointOfNoReturn?: string;
+  readonly evidence: "probe" | "record" | "repeatable";
+
+  probe?(context: StepContext): Promise<Probe>;
+  /** Throws ServiceError; `unknown_outcome`, `unreachable` and unexpected errors lead to the probe, the rest is a refusal. */
+  issue(context: StepContext): Promise<Issued>;
+  /** Asks the cloud itself. Called when the wait is settled, and once when the deadline has passed. */
+  verify?(context: StepContext): Promise<Verdict>;
+  /**
+   * The step that undoes this one, for create-steps; guarded by our marker. Called with what is known of the step,
+   * also when its own outcome is unknown.
+   */
+  compensation?(context: Pick<StepContext, "operation" | "input" | "reference">): PlannedStep;
+}

@@ -1,0 +1,38 @@
+/** Which state allows which change: one table for plans, preflight and help. */
+import type { PowerVerb, ServerState } from "../cloud.ts";
+import { ServiceError } from "../errors.ts";
+import type { ServerRow } from "./find.ts";
+
+// Nova refuses each of these in other states with 409 (api-ref "Run an action"); PVE is stricter nowhere.
+export const allowedIn = {
+  resize: ["active", "stopped"],
+  // The guest has to run to take a password.
+  password: ["active"],
+  delete: ["pending", "active", "stopped", "paused", "suspended", "verify_resize", "rescue", "error", "missing", "unknown"],
+} as const satisfies Record<string, readonly ServerState[]>;
+
+/** The states a power verb acts in, and the one it leads to. */
+export const powerTable: Record<PowerVerb, { from: readonly ServerState[]; to: ServerState; already: string }> = {
+  start: { from: ["stopped"], to: "active", already: "is running already" },
+  stop: { from: ["active", "error"], to: "stopped", already: "is stopped already" },
+  shutdown: { from: ["active"], to: "stopped", already: "is stopped already" },
+  kill: { from: ["active", "error"], to: "stopped", already: "is stopped already" },
+  reboot: { from: ["active"], to: "active", already: "" },
+  reset: { from: ["active", "stopped", "paused", "suspended", "error"], to: "active", already: "" },
+  suspend: { from: ["active"], to: "suspended", already: "is suspended to disk already" },
+  resume: { from: ["suspended"], to: "active", already: "is running already" },
+};
+
+/** Throws `wrong_state` with what the server is and when it would be possible. */
+export function requireState(server: ServerRow, verb: string, states: readonly ServerState[]): void {
+  if (server.externalId === null && verb !== "deleted") {
+    throw new ServiceError("wrong_state", `${server.name} (${server.publicId}) is not built yet, so it cannot be ${verb}.`);
+  }
+  if (states.includes(server.state)) return;
+  const when = states.length > 4 ? "" : ` It can when it is ${states.join(" or ")}.`;
+  throw new ServiceError(
+    "wrong_state",
+    `${server.name} (${server.publicId}) is ${server.state.replaceAll("_", " ")}, so it cannot be ${verb} now.${when}`,
+    { facts: { state: server.state } },
+  );
+}

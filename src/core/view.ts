@@ -1,0 +1,37 @@
+/** Neutral output. Each platform renders it with one converter; text is plain, never markup of a platform. */
+export type Tone = "neutral" | "progress" | "success" | "warning" | "error";
+
+export interface ViewField {
+  label: string;
+  value: string;
+}
+
+export interface ViewStep {
+  label: string;
+  state: "planned" | "running" | "done" | "failed" | "skipped";
+  /** "12 s", "waiting for the cloud, 40 s". */
+  detail?: string;
+}
+
+/** A button carries an opaque capability; what it does is looked up when it is pressed. */
+export interface ViewButton {
+  token: string;
+  label: string;
+  style: "default" | "primary" | "danger";
+  /** `reveal` shows a secret to the presser alone, so the platform opens a private place for it. */
+  purpose: "act" | "reveal";
+  /** Asked before the press counts. */
+  confirm?: { title: string; text: string; yes: string; no: string };
+}
+
+export interface View {
+  title: string;
+  tone: Tone;
+  text?: string;
+  fields?: ViewField[];
+  table?: { columns: string[]; rows: string[][]; empty: string };
+  steps?: ViewStep[];
+  /** Small print: who, when, ids. */
+  footer?: string;
+  buttons?: ViewButton[];
+}
