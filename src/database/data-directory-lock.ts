@@ -95,5 +95,8 @@ function signalReaches(pid: number): boolean {
 /** Field 22 of /proc/PID/stat, counted after the command name, which may itself contain spaces. */
 function startTicks(pid: number): string | undefined {
   const stat = read(`/proc/${pid}/stat`);
-  return stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+  const fields = stat?.slice(stat.lastIndexOf(")") + 2).split(" ") ?? [];
+  // A killed process stays listed until its parent asks for it, in a container perhaps for ever.
+  const isDead = fields[0] === "Z" || fields[0] === "X";
+  return isDead ? undefined : fields[19];
 }

@@ -3,6 +3,7 @@
 // There is one session for everybody: a transaction holds it from BEGIN to COMMIT while the others wait for their turn.
 // A running statement cannot be interrupted (it blocks the event loop); what we can bound is the wait for a turn.
 import { EventEmitter } from "node:events";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { PGlite } from "@electric-sql/pglite";
 import pg from "pg";
@@ -33,7 +34,7 @@ export async function openEmbedded(options: EmbeddedOptions = {}): Promise<Embed
   const unlock = dataDirectory === undefined ? () => {} : lockDataDirectory(dataDirectory);
   try {
     const db = await PGlite.create({
-      ...(dataDirectory !== undefined && { dataDir: join(dataDirectory, "database") }),
+      ...(dataDirectory !== undefined && { dataDir: await prepareFiles(dataDirectory) }),
       ...(loadDataDir && { loadDataDir }),
     });
     const session = createSession(db, { turnTimeoutMs: options.turnTimeoutMs ?? DEFAULT_TURN_TIMEOUT_MS });
@@ -52,6 +53,19 @@ export async function openEmbedded(options: EmbeddedOptions = {}): Promise<Embed
     unlock();
     throw error;
   }
+}
+
+// Made aside and moved into place when complete: a process killed while it makes the files must not leave half of them.
+async function prepareFiles(dataDirectory: string): Promise<string> {
+  const path = join(dataDirectory, "database");
+  if (!existsSync(path)) {
+    const draft = `${path}.new`;
+    rmSync(draft, { recursive: true, force: true });
+    const db = await PGlite.create(draft);
+    await db.close();
+    renameSync(draft, path);
+  }
+  return path;
 }
 
 /** A real pg.Pool (Prisma's adapter asks `instanceof`) that never connects: its methods are replaced. */

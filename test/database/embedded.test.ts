@@ -1,5 +1,13 @@
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -168,6 +176,37 @@ describe("the data directory", () => {
 
     expect(readFileSync(join(directory, "embedded.lock"), "utf8")).toMatch(`${process.pid} `);
     unlock();
+  });
+
+  test.skipIf(process.platform !== "linux")(
+    "is taken over from a process that was killed and that nobody has waited for",
+    async () => {
+      // The shell never waits for its child, which therefore stays in the list as a zombie.
+      const holder = `${process.execPath} --input-type=module -e '
+      const { lockDataDirectory } = await import("${LOCK_MODULE}");
+      lockDataDirectory("${directory}");
+      process.kill(process.pid, "SIGKILL");'`;
+      const shell = spawn("sh", ["-c", `${holder} & exec sleep 30`], { stdio: "ignore" });
+      const lock = join(directory, "embedded.lock");
+      await expect.poll(() => existsSync(lock), { timeout: 10_000 }).toBe(true);
+      const [pid] = readFileSync(lock, "utf8").split(" ");
+      await expect
+        .poll(() => readFileSync(`/proc/${pid}/stat`, "utf8"), { timeout: 10_000 })
+        .toMatch(/\) Z /);
+
+      expect(() => lockDataDirectory(directory)).not.toThrow();
+      shell.kill();
+    },
+  );
+
+  test("is not left half made by a process killed while it makes the files", async () => {
+    mkdirSync(join(directory, "database.new"));
+    writeFileSync(join(directory, "database.new", "PG_VERSION"), "18\n");
+    const embedded = await openEmbedded({ dataDirectory: directory });
+
+    expect((await embedded.createPool("public").query("SELECT 1 AS ok")).rows).toEqual([{ ok: 1 }]);
+    await embedded.close();
+    expect(readdirSync(directory)).toEqual(["database"]);
   });
 
   test("is taken over when the pid now belongs to another process", () => {
