@@ -174,10 +174,10 @@ function open(
   socket.once("connect", () => {
     reached = true;
   });
-  socket.once("error", fail);
+  // Stays: an error in the moment before undici listens would end the process.
+  socket.on("error", fail);
   socket.once(secure ? "secureConnect" : "connect", () => {
     clearTimeout(timer);
-    socket.off("error", fail);
     resolve(socket);
   });
   return promise;
