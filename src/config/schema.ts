@@ -162,7 +162,11 @@ const channelList = z.preprocess(
 export const Channels = z.strictObject({ operations: channelList, alerts: channelList });
 
 export const Policies = z.strictObject({
-  confirm: z.strictObject({ destructive: yes.default(true), change: yes.default(false) }).prefault({}),
+  confirm: z
+    .strictObject({ destructive: yes.default(true), withinMinutes: whole(1, 10_080).default(30) })
+    .prefault({}),
+  /** How long a new password may be fetched. */
+  secretHours: whole(1, 720).default(24),
   allowPrivateWebhooks: z
     .array(z.string().refine(isCidr, "is no network — write it as 10.0.0.0/8 or fd00::/8"))
     .default([]),
@@ -275,11 +279,20 @@ function oneSize(
   return size ?? 0;
 }
 
+/** Several with spaces between them while a secret is being changed: all of them sign. */
 function isWebhookSecret(text: string): boolean {
-  if (!text.startsWith(WEBHOOK_SECRET_PREFIX)) return false;
-  const encoded = text.slice(WEBHOOK_SECRET_PREFIX.length);
-  const { length } = Buffer.from(encoded, "base64");
-  return /^[A-Za-z0-9+/]+={0,2}$/.test(encoded) && length >= 24 && length <= 64;
+  return text
+    .trim()
+    .split(/\s+/)
+    .every((secret) => {
+      if (!secret.startsWith(WEBHOOK_SECRET_PREFIX)) return false;
+      const encoded = secret.slice(WEBHOOK_SECRET_PREFIX.length).replace(/={1,2}$/, "");
+      const bytes = Buffer.from(encoded, "base64");
+      // Buffer drops what it cannot read: a mistyped secret would be another, shorter key.
+      return (
+        bytes.toString("base64").replaceAll("=", "") === encoded && bytes.length >= 24 && bytes.length <= 64
+      );
+    });
 }
 
 function isCidr(text: string): boolean {

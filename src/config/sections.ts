@@ -75,7 +75,7 @@ export function readSections(reading: Reading, environment: EnvironmentReader, c
     clouds,
     staff,
     customers,
-    plans: readPlans(reading, cloudNames),
+    plans: readPlans(reading, cloudNames, clouds),
     webhooks,
     channels: parsePart(Channels.prefault({}), ["channels"], reading) ?? { operations: [], alerts: [] },
     policies: parsePart(Policies.prefault({}), ["policies"], reading) ?? Policies.parse({}),
@@ -135,8 +135,11 @@ function readStaff(reading: Reading): StaffSettings[] {
   return staff;
 }
 
-function readPlans(reading: Reading, cloudNames: readonly string[]): PlanSettings[] {
-  const everywhere = Object.fromEntries(cloudNames.map((name) => [name, {}]));
+function readPlans(
+  reading: Reading,
+  cloudNames: readonly string[],
+  clouds: readonly CloudSettings[],
+): PlanSettings[] {
   const plans = readList(PlanEntry, "plans", reading);
   reportTwice(
     "plans",
@@ -144,20 +147,30 @@ function readPlans(reading: Reading, cloudNames: readonly string[]): PlanSetting
     "code",
     reading.problems,
   );
-  for (const { code, targets } of plans) {
-    for (const name of Object.keys(targets ?? {})) {
-      if (cloudNames.includes(name)) continue;
-      const advice =
-        cloudNames.length === 0
-          ? "no cloud is configured; add it under clouds"
-          : adviceFor(name, cloudNames, `there are ${cloudNames.join(", ")}`);
-      reading.problems.add(
-        `The plan "${code}" has a target for the cloud "${name}", which is not configured`,
-        advice,
-      );
+  return plans.map((plan) => {
+    const targets: PlanSettings["targets"] = {};
+    for (const [name, target] of Object.entries(
+      plan.targets ?? Object.fromEntries(cloudNames.map((everywhere) => [everywhere, {}])),
+    )) {
+      const cloud = clouds.find((candidate) => candidate.name === name);
+      if (!cloudNames.includes(name)) reportUnknownCloud(plan.code, name, cloudNames, reading.problems);
+      targets[name] = { ...(cloud?.network !== undefined && { network: cloud.network }), ...target };
     }
-  }
-  return plans.map((plan) => Object.assign(plan, { targets: plan.targets ?? everywhere }));
+    return Object.assign(plan, { targets });
+  });
+}
+
+function reportUnknownCloud(
+  plan: string,
+  name: string,
+  cloudNames: readonly string[],
+  problems: Problems,
+): void {
+  const advice =
+    cloudNames.length === 0
+      ? "no cloud is configured; add it under clouds"
+      : adviceFor(name, cloudNames, `there are ${cloudNames.join(", ")}`);
+  problems.add(`The plan "${plan}" has a target for the cloud "${name}", which is not configured`, advice);
 }
 
 function readList<Schema extends z.ZodType>(

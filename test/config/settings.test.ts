@@ -50,7 +50,11 @@ describe("nothing configured", () => {
       clouds: [],
       staff: [],
       channels: { operations: [], alerts: [] },
-      policies: { confirm: { destructive: true, change: false }, allowPrivateWebhooks: [] },
+      policies: {
+        confirm: { destructive: true, withinMinutes: 30 },
+        secretHours: 24,
+        allowPrivateWebhooks: [],
+      },
       sync: { enabled: true, intervalMs: 300_000 },
     });
     expect(settings.slack).toBeUndefined();
@@ -105,7 +109,14 @@ describe("the examples", () => {
         diskGib: 10,
         targets: { main: { flavor: "m1.small", network: "private" } },
       },
-      { code: "medium", name: "Medium", vcpus: 2, memoryMib: 4096, diskGib: 20, targets: { main: {} } },
+      {
+        code: "medium",
+        name: "Medium",
+        vcpus: 2,
+        memoryMib: 4096,
+        diskGib: 20,
+        targets: { main: { network: "private" } },
+      },
     ]);
     expect(settings.webhooks[0]).toMatchObject({ name: "billing", secret: WHSEC, format: "standard" });
     expect(settings.channels).toEqual({
