@@ -128,6 +128,12 @@ export function parseAddress(text: string): number {
   return text.split(".").reduce((value, part) => value * 256 + Number(part), 0);
 }
 
+export function inSubnet(subnet: Subnet, address: string): boolean {
+  const [base = "", bits = "24"] = subnet.cidr.split("/");
+  const offset = parseAddress(address) - parseAddress(base);
+  return offset > 0 && offset < 2 ** (32 - Number(bits)) - 1;
+}
+
 /** A free address of the subnet, or undefined when the pool is exhausted. */
 export function allocateAddress(cloud: Cloud, subnet: Subnet): string | undefined {
   const taken = new Set<string>([subnet.gatewayIp]);

@@ -2,6 +2,7 @@ import type { Cloud } from "./cloud.ts";
 import { type Answer, type Exchange, header, webobError } from "./http.ts";
 import { isoSeconds } from "./time.ts";
 import type { Image, Token } from "./types.ts";
+import { words } from "./words.ts";
 
 /** limit_param_default: a list without limit is cut here, silently but for `next`. */
 const DEFAULT_LIMIT = 25;
@@ -136,7 +137,7 @@ const SORT_FIELDS: Record<string, (image: Image) => string | number> = {
 };
 
 function sortImages(images: Image[], keys: SortKey[]): Image[] {
-  return images.sort((left, right) => {
+  return images.toSorted((left, right) => {
     for (const { key, descending } of [...keys, { key: "created_at", descending: true }]) {
       const value = SORT_FIELDS[key];
       if (!value) continue;
@@ -147,7 +148,7 @@ function sortImages(images: Image[], keys: SortKey[]): Image[] {
   });
 }
 
-const PAGE_PARAMETERS = ["limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status"];
+const PAGE_PARAMETERS = words("limit marker sort sort_key sort_dir visibility member_status");
 
 /** Any other parameter filters by that property; one that no image has finds nothing, without an error. */
 function matches(image: Image, query: URLSearchParams): boolean {
@@ -155,7 +156,7 @@ function matches(image: Image, query: URLSearchParams): boolean {
   if (visibility !== null && visibility !== "all" && visibility !== image.visibility) return false;
   const view = imageView(image);
   for (const [name, value] of query) {
-    if (PAGE_PARAMETERS.includes(name)) continue;
+    if (PAGE_PARAMETERS.has(name)) continue;
     if (name === "size_min" && image.sizeBytes < Number(value)) return false;
     if (name === "size_max" && image.sizeBytes > Number(value)) return false;
     if (name === "size_min" || name === "size_max") continue;

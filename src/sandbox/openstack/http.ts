@@ -92,6 +92,11 @@ export function tokenRefused(exchange: Exchange): Answer {
   };
 }
 
+/** Neutron's error shape. */
+export function neutronError(status: number, type: string, message: string): Answer {
+  return { status, body: { NeutronError: { type, message, detail: "" } } };
+}
+
 export interface Route<Call> {
   method: string;
   pattern: RegExp;
@@ -124,10 +129,6 @@ export function findRoute<Call>(
     if (match) return { route: candidate, params: match.slice(1).map(decodeSegment) };
   }
   return undefined;
-}
-
-export function allowedMethods<Call>(routes: readonly Route<Call>[], path: string): string[] {
-  return routes.filter((candidate) => candidate.pattern.test(path)).map(({ method }) => method);
 }
 
 function decodeSegment(segment: string): string {

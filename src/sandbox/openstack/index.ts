@@ -1,5 +1,4 @@
 import { once } from "node:events";
-import type { AddressInfo } from "node:net";
 import type { Cloud, RequestLogEntry } from "./cloud.ts";
 import { armFault, type Fault } from "./faults.ts";
 import { createCloud, SEED_APPLICATION_CREDENTIAL_SECRET, SEED_PASSWORD, SEED_REGION } from "./seed.ts";
@@ -64,7 +63,8 @@ export async function startOpenStackSimulator(
   const server = createHttpServer(cloud, options.log ?? ignore);
   server.listen(options.port ?? 0, options.host ?? "127.0.0.1");
   await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
+  const address = server.address();
+  const port = typeof address === "object" ? address?.port : undefined;
   const url = `http://${options.host ?? "127.0.0.1"}:${port}`;
   return {
     url,

@@ -52,6 +52,11 @@ export function isUuid(value: string): boolean {
   return UUID.test(value);
 }
 
+/** As Python counts. */
+function codePoints(value: string): number {
+  return Array.from(value).length;
+}
+
 /** ISO 8601; Nova takes a time without a zone as UTC. */
 export function parseTime(value: string): number {
   const zoned = /(Z|[+-]\d{2}:?\d{2})$/.test(value) || !value.includes("T");
@@ -60,8 +65,7 @@ export function parseTime(value: string): number {
 
 function isRegex(value: string): boolean {
   try {
-    new RegExp(value);
-    return true;
+    return RegExp(value) instanceof RegExp;
   } catch {
     return false;
   }
@@ -149,11 +153,11 @@ const checks: Record<string, Check> = {
       ? undefined
       : `${pythonRepr(value)} is not one of ${pythonRepr(schema.enum)}`,
   minLength: ({ minLength = 0 }, value) =>
-    typeof value === "string" && [...value].length < minLength
+    typeof value === "string" && codePoints(value) < minLength
       ? `${pythonRepr(value)} is too short`
       : undefined,
   maxLength: ({ maxLength = 0 }, value) =>
-    typeof value === "string" && [...value].length > maxLength
+    typeof value === "string" && codePoints(value) > maxLength
       ? `${pythonRepr(value)} is too long`
       : undefined,
   pattern: ({ pattern = "" }, value) =>
@@ -230,7 +234,7 @@ const checks: Record<string, Check> = {
     const extras = Object.keys(value)
       .filter((name) => !Object.hasOwn(schema.properties ?? {}, name))
       .filter((name) => !patterns.some((pattern) => new RegExp(pattern).test(name)))
-      .sort();
+      .toSorted();
     if (extras.length === 0) return undefined;
     const names = extras.map(pythonRepr).join(", ");
     if (patterns.length > 0) {

@@ -42,7 +42,7 @@ export const sentinelNames: Readonly<Record<string, string>> = {
 export function sentinelOf(name: string): string | undefined {
   return Object.keys(sentinelNames)
     .filter((sentinel) => name === sentinel || name.startsWith(`${sentinel}-`))
-    .sort((left, right) => right.length - left.length)[0];
+    .toSorted((left, right) => right.length - left.length)[0];
 }
 
 /** From the server's metadata (the same keys as on the real test cloud), its name, and the cloud's traps. */

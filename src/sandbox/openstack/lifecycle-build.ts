@@ -1,4 +1,4 @@
-import { allocateAddress, bindPort, type Cloud, createPort, pause, releasePorts } from "./cloud.ts";
+import { allocateAddress, bindPort, type Cloud, createPort, inSubnet, pause, releasePorts } from "./cloud.ts";
 import { knobsOf } from "./knobs.ts";
 import { fault, fits, inBackground, POWER_RUNNING, setState, work } from "./lifecycle.ts";
 import { type Actor, finishEvent, startAction, startEvent } from "./nova-records.ts";
@@ -121,7 +121,8 @@ function makePort(cloud: Cloud, server: Server, request: NetworkRequest): string
   const address = request.fixedIp ?? allocateAddress(cloud, subnet);
   if (address === undefined)
     return `Failed to allocate the network(s) with error No fixed IP addresses available for network: ${network.id}, not rescheduling.`;
-  if (!address.startsWith(subnet.cidr.split(".").slice(0, 2).join("."))) return NO_NETWORK;
+  if (!inSubnet(subnet, address))
+    return `Invalid input received: Fixed IP ${address} is not a valid ip address for network ${network.id}.`;
   const port = createPort(cloud, {
     network,
     projectId: server.projectId,

@@ -50,7 +50,9 @@ export function stopServer(cloud: Cloud, server: Server, actor: Actor): void {
     const event = startEvent(record, server, "compute_stop_instance");
     await work(cloud, server, 1000);
     if (!alive()) return;
-    if (knobsOf(cloud, server).fail === "power") {
+    const { fail } = knobsOf(cloud, server);
+    // A guest lost in a failed resize cannot be stopped; only a hard reboot makes it anew.
+    if (fail === "power" || (fail === "resize" && server.vmState === "error")) {
       setState(server, { taskState: null });
       finishEvent(record, event, "Error");
       return;

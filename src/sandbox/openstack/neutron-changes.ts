@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
+import { JsonObject } from "./bodies.ts";
 import { allocateAddress, type Cloud, createPort, networksOf } from "./cloud.ts";
-import { type Answer, type Exchange, header } from "./http.ts";
-import { neutronError } from "./neutron.ts";
+import { type Answer, type Exchange, header, neutronError } from "./http.ts";
 import { type Fields, floatingIpView, portView } from "./neutron-views.ts";
 import type { FloatingIp, Port, Token } from "./types.ts";
 
@@ -15,13 +15,12 @@ export function readResource(exchange: Exchange, key: string, known: string[]): 
   } catch {
     return neutronError(400, "HTTPBadRequest", "Body contains invalid data");
   }
-  const resource = (body as Fields | null)?.[key];
-  if (typeof resource !== "object" || resource === null)
-    return neutronError(400, "HTTPBadRequest", "Resource body required");
+  const resource = JsonObject.safeParse(JsonObject.safeParse(body).data?.[key]).data;
+  if (!resource) return neutronError(400, "HTTPBadRequest", "Resource body required");
   const strange = Object.keys(resource).filter((name) => !known.includes(name));
   if (strange.length > 0)
     return neutronError(400, "HTTPBadRequest", `Unrecognized attribute(s) '${strange.join(", ")}'`);
-  return resource as Fields;
+  return resource;
 }
 
 export function isAnswer(value: Fields | Answer): value is Answer {

@@ -1,8 +1,9 @@
 import type { Cloud } from "./cloud.ts";
-import type { Answer, Exchange } from "./http.ts";
+import { type Answer, type Exchange, neutronError } from "./http.ts";
 import { changeFloatingIp, changePort, makeFloatingIp, makePort } from "./neutron-changes.ts";
 import * as views from "./neutron-views.ts";
 import type { Token } from "./types.ts";
+import { words } from "./words.ts";
 
 type Fields = views.Fields;
 
@@ -65,10 +66,6 @@ const collections: Record<string, Collection> = {
     missing: notFound("Router", "Router"),
   },
 };
-
-export function neutronError(status: number, type: string, message: string): Answer {
-  return { status, body: { NeutronError: { type, message, detail: "" } } };
-}
 
 function badRequest(message: string): Answer {
   return neutronError(400, "HTTPBadRequest", message);
@@ -141,23 +138,15 @@ function single(
   return { status: 204 };
 }
 
-const CONTROLS = ["limit", "marker", "page_reverse", "sort_key", "sort_dir", "fields"];
+const CONTROLS = words("limit marker page_reverse sort_key sort_dir fields");
 /** Attributes one can filter by although an answer does not show them as such. */
-const EXTRA_FILTERS = [
-  "tags",
-  "tags-any",
-  "not-tags",
-  "not-tags-any",
-  "tenant_id",
-  "fixed_ips",
-  "is_default",
-];
+const EXTRA_FILTERS = words("tags tags-any not-tags not-tags-any tenant_id fixed_ips is_default");
 
 function list(cloud: Cloud, exchange: Exchange, token: Token, name: string, collection: Collection): Answer {
   const { query } = exchange;
   const all = collection.rows(cloud, token);
   const known = knownAttributes(name, all);
-  const strange = [...new Set(query.keys())].filter((key) => !CONTROLS.includes(key) && !known.has(key));
+  const strange = [...new Set(query.keys())].filter((key) => !CONTROLS.has(key) && !known.has(key));
   if (strange.length > 0)
     return badRequest(`[${strange.map((key) => `'${key}'`).join(", ")}] is invalid attribute for filtering`);
   const limitText = query.get("limit");
@@ -189,30 +178,29 @@ function list(cloud: Cloud, exchange: Exchange, token: Token, name: string, coll
   return { status: 200, body: "links" in paged ? { ...body, [`${key}_links`]: paged.links } : body };
 }
 
-function knownAttributes(name: string, rows: Fields[]): Set<string> {
-  const sample = rows[0] ?? SAMPLES[name] ?? {};
-  return new Set([...Object.keys(sample), ...EXTRA_FILTERS]);
-}
-
 /** What one can filter an empty list by. */
 const SAMPLES: Record<string, Fields> = {
-  floatingips: Object.fromEntries(
-    [
-      ...["id", "floating_ip_address", "floating_network_id", "router_id", "port_id", "fixed_ip_address"],
-      ...["status", "description", "project_id", "revision_number", "created_at", "updated_at"],
-    ].map((key) => [key, null]),
+  floatingips: sample(
+    "id floating_ip_address floating_network_id router_id port_id fixed_ip_address status description project_id",
+    "revision_number created_at updated_at",
   ),
-  ports: Object.fromEntries(
-    [
-      ...["id", "name", "network_id", "mac_address", "admin_state_up", "status", "device_id", "device_owner"],
-      ...["description", "project_id", "security_groups", "revision_number", "created_at", "updated_at"],
-    ].map((key) => [key, null]),
+  ports: sample(
+    "id name network_id mac_address admin_state_up status device_id device_owner description project_id",
+    "security_groups revision_number created_at updated_at",
   ),
 };
 
+function knownAttributes(name: string, rows: Fields[]): Set<string> {
+  return new Set([...Object.keys(rows[0] ?? SAMPLES[name] ?? {}), ...EXTRA_FILTERS]);
+}
+
+function sample(...lines: string[]): Fields {
+  return Object.fromEntries([...words(...lines)].map((key) => [key, null]));
+}
+
 function matches(row: Fields, query: URLSearchParams): boolean {
   for (const key of new Set(query.keys())) {
-    if (CONTROLS.includes(key)) continue;
+    if (CONTROLS.has(key)) continue;
     const wanted = query.getAll(key);
     const value = row[key];
     if (key === "fixed_ips") {
@@ -226,7 +214,7 @@ function matches(row: Fields, query: URLSearchParams): boolean {
 }
 
 function sortRows(rows: Fields[], keys: string[], directions: string[]): Fields[] {
-  return rows.sort((left, right) => {
+  return rows.toSorted((left, right) => {
     for (const [index, key] of keys.entries()) {
       const [a, b] = [String(left[key]), String(right[key])];
       if (a !== b) return (a < b ? -1 : 1) * (directions[index] === "desc" ? -1 : 1);
@@ -263,8 +251,15 @@ function trim(row: Fields, fields: string[]): Fields {
 }
 
 const LIMITS = {
-  ...{ network: 100, subnet: 100, subnetpool: -1, port: 500, router: 10, floatingip: 2 },
-  ...{ rbac_policy: 10, security_group: 10, security_group_rule: 100 },
+  network: 100,
+  subnet: 100,
+  subnetpool: -1,
+  port: 500,
+  router: 10,
+  floatingip: 2,
+  rbac_policy: 10,
+  security_group: 10,
+  security_group_rule: 100,
 };
 
 function showQuota(cloud: Cloud, token: Token, projectId: string, details: boolean): Answer {

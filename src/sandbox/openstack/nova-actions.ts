@@ -1,3 +1,4 @@
+import { JsonObject, LockInput, PasswordInput, RebootInput, ResetStateInput, ResizeInput } from "./bodies.ts";
 import { pause, pauseExactly, usage } from "./cloud.ts";
 import { computeFault } from "./faults.ts";
 import { type Answer, Refusal } from "./http.ts";
@@ -24,6 +25,7 @@ import { flavorIdOf, requireQuota } from "./nova-create.ts";
 import { type Actor, finishEvent, startAction, startEvent } from "./nova-records.ts";
 import { actionSchema } from "./nova-schemas.ts";
 import type { Server, VmState } from "./types.ts";
+import { words } from "./words.ts";
 
 type Action = (call: NovaCall, server: Server, input: unknown) => Answer | Promise<Answer>;
 
@@ -45,19 +47,10 @@ const actions: Record<string, Action> = {
 };
 
 /** Real actions of Nova that are not played here; named, so that nobody takes them for typing errors. */
-const NOT_SIMULATED = [
-  ...[
-    "addFloatingIp",
-    "addSecurityGroup",
-    "createBackup",
-    "createImage",
-    "os-getConsoleOutput",
-    "pause",
-    "rebuild",
-  ],
-  ...["removeSecurityGroup", "rescue", "resume", "shelve", "shelveOffload", "suspend", "unpause", "unrescue"],
-  "unshelve",
-];
+const NOT_SIMULATED = words(
+  "addFloatingIp addSecurityGroup createBackup createImage os-getConsoleOutput pause rebuild removeSecurityGroup",
+  "rescue resume shelve shelveOffload suspend unpause unrescue unshelve",
+);
 const ADMIN_ONLY: Readonly<Record<string, string>> = {
   "os-resetState": "os-admin-actions:reset_state",
   migrate: "os-migrate-server:migrate",
@@ -66,25 +59,24 @@ const ADMIN_ONLY: Readonly<Record<string, string>> = {
   injectNetworkInfo: "os-admin-actions:inject_network_info",
 };
 /** Removed in 2.6 in favour of /remote-consoles. */
-const REMOVED = ["os-getVNCConsole", "os-getSPICEConsole", "os-getRDPConsole", "os-getSerialConsole"];
+const REMOVED = words("os-getVNCConsole os-getSPICEConsole os-getRDPConsole os-getSerialConsole");
 
 export function serverAction(call: NovaCall, id: string): Answer | Promise<Answer> {
-  const body = call.body;
-  const isObject = typeof body === "object" && body !== null && !Array.isArray(body);
-  const keys = isObject ? Object.keys(body) : [];
+  const body = JsonObject.safeParse(call.body).data ?? {};
+  const keys = Object.keys(body);
   const [name] = keys;
   if (name === undefined || keys.length !== 1) throw refuse(400, "Malformed request body");
-  const known = actions[name] ?? (NOT_SIMULATED.includes(name) || ADMIN_ONLY[name] || REMOVED.includes(name));
+  const known = actions[name] ?? (NOT_SIMULATED.has(name) || ADMIN_ONLY[name] || REMOVED.has(name));
   if (known === undefined || known === false) throw refuse(400, `There is no such action: ${name}`);
-  if (REMOVED.includes(name)) throw refuse(404, "The resource could not be found.");
+  if (REMOVED.has(name)) throw refuse(404, "The resource could not be found.");
   const schema = actionSchema(name, call.version);
-  if (schema) requireBody(call, schema);
+  if (schema) requireBody(call, schema, JsonObject);
   const server = findServer(call, id, { unknownText: `Instance ${id} has no mapping to a cell.` });
   const policy = ADMIN_ONLY[name];
   if (policy !== undefined && !call.token.admin) throw policyRefusal(policy);
   const action = actions[name];
   if (!action) throw refuse(501, `The simulator does not play ${name}.`);
-  return action(call, server, (body as Record<string, unknown>)[name]);
+  return action(call, server, body[name]);
 }
 
 function actorOf(call: NovaCall): Actor {
@@ -146,7 +138,7 @@ function start(call: NovaCall, server: Server): Answer {
 }
 
 function reboot(call: NovaCall, server: Server, input: unknown): Answer {
-  const hard = (input as { type: string }).type.toUpperCase() === "HARD";
+  const hard = RebootInput.parse(input).type.toUpperCase() === "HARD";
   const rebooting = server.taskState?.startsWith("reboot") === true;
   if (hard) requireState(call, server, "reboot", ["active", "stopped", "error"], { busyIsFine: rebooting });
   else requireState(call, server, "reboot", ["active"]);
@@ -157,7 +149,7 @@ function reboot(call: NovaCall, server: Server, input: unknown): Answer {
 async function resize(call: NovaCall, server: Server, input: unknown): Promise<Answer> {
   requireState(call, server, "resize", ["active", "stopped"]);
   if (knobsOf(call.cloud, server).dead) throw refuse(409, "Service is unavailable at this time.");
-  const flavorId = flavorIdOf((input as { flavorRef: string | number }).flavorRef);
+  const flavorId = flavorIdOf(ResizeInput.parse(input).flavorRef);
   const flavor = call.cloud.flavors.find(({ id }) => id === flavorId);
   if (!flavor) throw refuse(400, `Flavor ${flavorId} could not be found.`);
   if (flavor.id === server.flavor.id) throw refuse(400, "When resizing, instances must change flavor!");
@@ -209,13 +201,13 @@ async function changePassword(call: NovaCall, server: Server, input: unknown): P
         : `Failed to set admin password on ${server.id} because error setting admin password`,
     );
   }
-  server.adminPassword = (input as { adminPass: string }).adminPass;
+  server.adminPassword = PasswordInput.parse(input).adminPass;
   finishEvent(record, event, "Success");
   return ACCEPTED;
 }
 
 function lock(call: NovaCall, server: Server, input: unknown): Answer {
-  const reason = (input as { locked_reason?: string } | null)?.locked_reason ?? null;
+  const reason = LockInput.parse(input)?.locked_reason ?? null;
   const record = startAction(server, "lock", actorOf(call));
   finishEvent(record, startEvent(record, server, "api_lock"), "Success");
   server.locked = true;
@@ -249,7 +241,7 @@ function restore(call: NovaCall, server: Server): Answer {
 
 /** The operator's way out of a stuck task. */
 function resetState(_call: NovaCall, server: Server, input: unknown): Answer {
-  const state = (input as { state?: string } | null)?.state;
+  const state = ResetStateInput.parse(input)?.state;
   if (state !== "active" && state !== "error") throw refuse(400, "Invalid input for field/attribute state.");
   setState(server, { vmState: state, taskState: null });
   return ACCEPTED;

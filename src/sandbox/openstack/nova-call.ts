@@ -1,3 +1,4 @@
+import type { ZodType } from "zod";
 import type { Cloud } from "./cloud.ts";
 import { type Answer, type Exchange, Refusal } from "./http.ts";
 import { checkBody, checkQuery, type Schema } from "./json-schema.ts";
@@ -50,9 +51,11 @@ export function policyRefusal(policy: string): Refusal {
   return refuse(403, `Policy doesn't allow os_compute_api:${policy} to be performed.`);
 }
 
-export function requireBody(call: NovaCall, schema: Schema): void {
+/** The body, once Nova's schema has passed it; `shape` only tells TypeScript what that schema lets through. */
+export function requireBody<T>(call: NovaCall, schema: Schema, shape: ZodType<T>): T {
   const error = checkBody(schema, call.body ?? null);
   if (error !== undefined) throw refuse(400, error);
+  return shape.parse(call.body ?? null);
 }
 
 export function requireQuery(call: NovaCall, schema: Schema): void {
@@ -107,7 +110,9 @@ export function page<T>(
 }
 
 export function nextLink(call: NovaCall, path: string, marker: string): { rel: string; href: string }[] {
-  const query = new URLSearchParams(call.exchange.query);
+  const query = new URLSearchParams();
+  // Of a repeated parameter only the last one makes it into the link.
+  for (const [name, value] of call.exchange.query) query.set(name, value);
   query.delete("marker");
   query.append("marker", marker);
   return [{ rel: "next", href: `${call.base}${path}?${query.toString()}` }];

@@ -45,7 +45,7 @@ function flavorPage(call: NovaCall, path: string, view: (call: NovaCall, flavor:
   const sign = parameter(call, "sort_dir") === "desc" ? -1 : 1;
   const flavors = call.cloud.flavors
     .filter(({ ramMib, diskGib }) => ramMib >= minRam && diskGib >= minDisk)
-    .sort((left, right) => {
+    .toSorted((left, right) => {
       const [a, b] = [field(left), field(right)];
       return a === b ? (left.id < right.id ? -1 : 1) : (a < b ? -1 : 1) * sign;
     });

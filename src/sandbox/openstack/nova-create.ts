@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { CreateBody, type CreateInput } from "./bodies.ts";
 import { networksOf, pause, usage } from "./cloud.ts";
 import { computeFault, faultPresets } from "./faults.ts";
 import { type Answer, Refusal } from "./http.ts";
@@ -10,30 +11,8 @@ import { normalTags, requireMetadataQuota } from "./nova-tags.ts";
 import { newPassword } from "./time.ts";
 import type { Flavor, Image, NetworkRequest, Quota, Server } from "./types.ts";
 
-/** The body after the schema has passed it. */
-interface CreateInput {
-  name: string;
-  flavorRef: string | number;
-  imageRef?: string;
-  networks?: string | { uuid?: string; port?: string | null; fixed_ip?: string }[];
-  adminPass?: string;
-  metadata?: Record<string, string>;
-  tags?: string[];
-  key_name?: string;
-  security_groups?: { name?: string }[];
-  availability_zone?: string;
-  config_drive?: boolean | string;
-  description?: string | null;
-  hostname?: string;
-  min_count?: number | string;
-  max_count?: number | string;
-  return_reservation_id?: boolean | string;
-  block_device_mapping_v2?: unknown[];
-}
-
 export async function createServers(call: NovaCall): Promise<Answer> {
-  requireBody(call, createServer(call.version));
-  const input = (call.body as { server: CreateInput }).server;
+  const { server: input } = requireBody(call, createServer(call.version), CreateBody);
   const count = counts(input);
   requireZone(call, input.availability_zone);
   if (input.block_device_mapping_v2 !== undefined && input.block_device_mapping_v2.length > 0)
@@ -58,7 +37,9 @@ export async function createServers(call: NovaCall): Promise<Answer> {
     call.cloud.servers.set(server.id, server);
     buildServer(call.cloud, server, { requestId: call.exchange.requestId, userId: call.token.userId });
   }
-  return afterCreate(call, input, servers[0] as Server);
+  const [first] = servers;
+  if (!first) throw refuse(400, "Nothing to create.");
+  return afterCreate(call, input, first);
 }
 
 function counts(input: CreateInput): { min: number; max: number } {
@@ -249,7 +230,7 @@ function hostnameFor(name: string, id: string): string {
   const safe = name
     .toLowerCase()
     .replaceAll(/[ _]/g, "-")
-    .replaceAll(/[^a-z0-9.-]/g, "")
+    .replaceAll(/[^\p{L}\p{N}.-]/gu, "")
     .replaceAll(/^[.-]+|[.-]+$/g, "");
   return safe === "" ? `server-${id}` : safe.slice(0, 63);
 }
@@ -257,7 +238,7 @@ function hostnameFor(name: string, id: string): string {
 /** Sentinel names that stop a create before anything was made. */
 function beforeCreate(call: NovaCall, name: string): void {
   const { cloud } = call;
-  switch (sentinelOf(name)) {
+  switch (sentinelOf(name) ?? "") {
     case "sim-quota": {
       const { instances } = cloud.quota;
       throw refuse(

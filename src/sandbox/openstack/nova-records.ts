@@ -56,7 +56,7 @@ export function finishEvent(record: ActionRecord, event: ActionEvent, result: "S
 export function listActionRecords(call: NovaCall, id: string): Answer {
   requireQuery(call, listActions(call.version));
   const server = findServer(call, id, { evenDeleted: true });
-  let records = [...server.actions].reverse();
+  let records = server.actions.toReversed();
   if (call.version < 58)
     return {
       status: 200,
@@ -86,7 +86,7 @@ export function showActionRecord(call: NovaCall, id: string, requestId: string):
   if (!record) throw refuse(404, `Action ${requestId} not found`);
   // Members see events from 2.51 on.
   const events =
-    call.version >= 51 ? { events: [...record.events].reverse().map((event) => eventView(call, event)) } : {};
+    call.version >= 51 ? { events: record.events.toReversed().map((event) => eventView(call, event)) } : {};
   return { status: 200, body: { instanceAction: { ...recordView(call, server, record), ...events } } };
 }
 

@@ -1,4 +1,5 @@
 import type { Schema } from "./json-schema.ts";
+import { words } from "./words.ts";
 
 /**
  * Nova's request schemas, by microversion
@@ -11,8 +12,10 @@ const flavorRef: Schema = { type: ["string", "integer"], minLength: 1 };
 const boolean: Schema = {
   type: ["boolean", "string"],
   enum: [
-    ...[true, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes"],
-    ...[false, "False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no"],
+    true,
+    ...words("True TRUE true 1 ON On on YES Yes yes"),
+    false,
+    ...words("False FALSE false 0 OFF Off off NO No no"),
   ],
 };
 const positiveInteger: Schema = {
@@ -60,8 +63,8 @@ function networksSchema(version: number): Schema {
   };
   // Device tags came with 2.32, were lost by mistake in 2.37 and returned in 2.42.
   if (version >= 42 || (version >= 32 && version < 37)) properties["tag"] = tag;
-  const list: Schema = { type: "array", items: { type: "object", properties, additionalProperties: false } };
-  return strict ? { oneOf: [list, { type: "string", enum: ["none", "auto"] }] } : list;
+  const rows: Schema = { type: "array", items: { type: "object", properties, additionalProperties: false } };
+  return strict ? { oneOf: [rows, { type: "string", enum: ["none", "auto"] }] } : rows;
 }
 
 export function createServer(version: number): Schema {
@@ -158,102 +161,39 @@ const anyText = list(text);
 const regex = list({ type: "string", format: "regex" });
 const paging: Record<string, Schema> = { limit: list(nonNegativeInteger), marker: anyText };
 
-const IGNORED_SORT_KEYS = [
-  ...["architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted"],
-  ...[
-    "deleted_at",
-    "disable_terminate",
-    "ephemeral_gb",
-    "ephemeral_key_uuid",
-    "id",
-    "key_data",
-    "launched_on",
-  ],
-  ...[
-    "memory_mb",
-    "os_type",
-    "reservation_id",
-    "root_gb",
-    "shutdown_terminate",
-    "user_data",
-    "vcpus",
-    "vm_mode",
-  ],
-];
-const SORT_KEYS = [
-  ...["access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "created_at"],
-  ...[
-    "display_description",
-    "display_name",
-    "host",
-    "hostname",
-    "image_ref",
-    "instance_type_id",
-    "kernel_id",
-  ],
-  ...[
-    "key_name",
-    "launch_index",
-    "launched_at",
-    "locked_by",
-    "node",
-    "power_state",
-    "progress",
-    "project_id",
-  ],
-  ...[
-    "ramdisk_id",
-    "root_device_name",
-    "task_state",
-    "terminated_at",
-    "updated_at",
-    "user_id",
-    "uuid",
-    "vm_state",
-  ],
-];
+const IGNORED_SORT_KEYS = words(
+  "architecture cell_name cleaned default_ephemeral_device default_swap_device deleted deleted_at",
+  "disable_terminate ephemeral_gb ephemeral_key_uuid id key_data launched_on memory_mb os_type",
+  "reservation_id root_gb shutdown_terminate user_data vcpus vm_mode",
+);
+const SORT_KEYS = words(
+  "access_ip_v4 access_ip_v6 auto_disk_config availability_zone config_drive created_at display_description",
+  "display_name host hostname image_ref instance_type_id kernel_id key_name launch_index launched_at locked_by",
+  "node power_state progress project_id ramdisk_id root_device_name task_state terminated_at updated_at user_id",
+  "uuid vm_state",
+);
+
+const PLAIN_FILTERS = words(
+  "user_id project_id tenant_id launch_index image_ref image vm_state task_state host uuid sort_dir all_tenants",
+  "soft_deleted deleted status block_device_mapping services metadata system_metadata info_cache",
+  "security_groups pci_devices",
+);
+const EXPRESSION_FILTERS = words(
+  "kernel_id ramdisk_id hostname key_name power_state node flavor reservation_id launched_at terminated_at",
+  "availability_zone name display_name description display_description locked_by root_device_name config_drive",
+  "access_ip_v4 access_ip_v6 auto_disk_config progress ip ip6 created_at",
+);
+const TAG_FILTERS = words("tags tags-any not-tags not-tags-any");
 
 export function listServers(version: number): Schema {
-  const plain = [
-    "user_id",
-    "project_id",
-    "tenant_id",
-    "launch_index",
-    "image_ref",
-    "image",
-    "vm_state",
-    "task_state",
-  ];
-  plain.push(
-    "host",
-    "uuid",
-    "sort_dir",
-    "all_tenants",
-    "soft_deleted",
-    "deleted",
-    "status",
-    "block_device_mapping",
-  );
-  plain.push("services", "metadata", "system_metadata", "info_cache", "security_groups", "pci_devices");
-  const expressions = ["kernel_id", "ramdisk_id", "hostname", "key_name", "power_state", "node", "flavor"];
-  expressions.push(
-    "reservation_id",
-    "launched_at",
-    "terminated_at",
-    "availability_zone",
-    "name",
-    "display_name",
-  );
-  expressions.push("description", "display_description", "locked_by", "root_device_name", "config_drive");
-  expressions.push("access_ip_v4", "access_ip_v6", "auto_disk_config", "progress", "ip", "ip6", "created_at");
-  if (version >= 26) expressions.push("tags", "tags-any", "not-tags", "not-tags-any");
-  if (version >= 73) plain.push("locked");
-  const time = list({ type: "string", format: "date-time" });
+  const plain = [...PLAIN_FILTERS, ...(version >= 73 ? ["locked"] : [])];
+  const expressions = [...EXPRESSION_FILTERS, ...(version >= 26 ? TAG_FILTERS : [])];
   const sortKeys = [
     ...SORT_KEYS,
     ...(version >= 73 ? ["locked"] : []),
     ...(version >= 75 ? [] : IGNORED_SORT_KEYS),
   ];
+  const time = list({ type: "string", format: "date-time" });
   return {
     type: "object",
     properties: {
@@ -275,20 +215,10 @@ export function listActions(version: number): Schema {
   return object({ ...paging, "changes-since": time, ...(version >= 66 ? { "changes-before": time } : {}) });
 }
 
-const FLAVOR_SORT_KEYS = [
-  ...[
-    "created_at",
-    "description",
-    "disabled",
-    "ephemeral_gb",
-    "flavorid",
-    "id",
-    "is_public",
-    "memory_mb",
-    "name",
-  ],
-  ...["root_gb", "rxtx_factor", "swap", "updated_at", "vcpu_weight", "vcpus"],
-];
+const FLAVOR_SORT_KEYS = words(
+  "created_at description disabled ephemeral_gb flavorid id is_public memory_mb name root_gb rxtx_factor swap",
+  "updated_at vcpu_weight vcpus",
+);
 
 export function listFlavors(version: number): Schema {
   return {
@@ -298,7 +228,7 @@ export function listFlavors(version: number): Schema {
       is_public: anyText,
       minRam: anyText,
       minDisk: anyText,
-      sort_key: list({ type: "string", enum: FLAVOR_SORT_KEYS }),
+      sort_key: list({ type: "string", enum: [...FLAVOR_SORT_KEYS] }),
       sort_dir: anyText,
     },
     additionalProperties: version < 75,

@@ -1,3 +1,4 @@
+import { UpdateBody } from "./bodies.ts";
 import { serverPorts } from "./cloud.ts";
 import type { Answer } from "./http.ts";
 import { parseTime } from "./json-schema.ts";
@@ -90,7 +91,7 @@ function sortServers(call: NovaCall, servers: Server[]): Server[] {
   const sortKeys = keys.length > 0 ? keys : ["created_at"];
   const order = new Map(servers.map((server, index) => [server, index]));
   const sign = (index: number): number => ((directions[index] ?? directions[0] ?? "desc") === "asc" ? 1 : -1);
-  return [...servers].sort((left, right) => {
+  return servers.toSorted((left, right) => {
     for (const [index, key] of sortKeys.entries()) {
       const value = SORT_FIELDS[key];
       if (!value) continue;
@@ -168,10 +169,8 @@ export function showServer(call: NovaCall, id: string): Answer {
 }
 
 export function changeServer(call: NovaCall, id: string): Answer {
-  requireBody(call, updateServer(call.version));
+  const { server: input } = requireBody(call, updateServer(call.version), UpdateBody);
   const server = findServer(call, id);
-  const input = (call.body as { server: { name?: string; description?: string | null; hostname?: string } })
-    .server;
   if (input.name !== undefined) server.name = input.name;
   if (input.description !== undefined) server.description = input.description;
   if (input.hostname !== undefined) server.hostname = input.hostname;
@@ -198,7 +197,7 @@ export function listInterfaces(call: NovaCall, id: string): Answer {
     mac_addr: port.macAddress,
     port_state: port.status,
     fixed_ips: [{ subnet_id: port.subnetId, ip_address: port.ipAddress }],
-    ...(call.version >= 70 ? { tag: null } : {}),
+    tag: call.version >= 70 ? null : undefined,
   }));
   return { status: 200, body: { interfaceAttachments } };
 }

@@ -1,23 +1,24 @@
+import { MetaBody, MetadataBody, NoBody, TagsBody } from "./bodies.ts";
 import type { Answer } from "./http.ts";
 import { checkBody } from "./json-schema.ts";
 import { findServer, type NovaCall, refuse, requireBody } from "./nova-call.ts";
 import { MAX_TAGS, metaBody, metadataBody, noBody, replaceTags, tag as tagSchema } from "./nova-schemas.ts";
 import type { Server } from "./types.ts";
 
-const CHANGEABLE = ["active", "paused", "suspended", "stopped"];
+const CHANGEABLE = new Set(["active", "paused", "suspended", "stopped"]);
 
 function taggedServer(call: NovaCall, id: string): Server {
   return findServer(call, id, { unknownText: `Instance ${id} has no mapping to a cell.` });
 }
 
 function requireState(server: Server, verb: string): void {
-  if (CHANGEABLE.includes(server.vmState)) return;
+  if (CHANGEABLE.has(server.vmState)) return;
   throw refuse(409, `Cannot '${verb}' instance ${server.id} while it is in vm_state ${server.vmState}`);
 }
 
 /** Tags are a sorted set. They do not move `updated` on: changes-since never shows a tag. */
 export function normalTags(tags: readonly string[]): string[] {
-  return [...new Set(tags)].sort();
+  return [...new Set(tags)].toSorted();
 }
 
 export function listTags(call: NovaCall, id: string): Answer {
@@ -25,10 +26,10 @@ export function listTags(call: NovaCall, id: string): Answer {
 }
 
 export function putTags(call: NovaCall, id: string): Answer {
-  requireBody(call, replaceTags);
+  const { tags } = requireBody(call, replaceTags, TagsBody);
   const server = taggedServer(call, id);
   requireState(server, "update tags");
-  server.tags = normalTags((call.body as { tags: string[] }).tags);
+  server.tags = normalTags(tags);
   return { status: 200, body: { tags: server.tags } };
 }
 
@@ -45,7 +46,7 @@ export function showTag(call: NovaCall, id: string, tag: string): Answer {
 }
 
 export function putTag(call: NovaCall, id: string, tag: string): Answer {
-  requireBody(call, noBody);
+  requireBody(call, noBody, NoBody);
   const server = taggedServer(call, id);
   requireState(server, "update tag");
   const error = checkBody(tagSchema, tag);
@@ -94,17 +95,16 @@ export function showMetadata(call: NovaCall, id: string): Answer {
 }
 
 export function addMetadata(call: NovaCall, id: string): Answer {
-  requireBody(call, metadataBody);
+  const { metadata } = requireBody(call, metadataBody, MetadataBody);
   const server = changeableServer(call, id);
-  const { metadata } = call.body as { metadata: Record<string, string> };
   setMetadata(server, { ...server.metadata, ...metadata });
   return { status: 200, body: { metadata: server.metadata } };
 }
 
 export function replaceMetadata(call: NovaCall, id: string): Answer {
-  requireBody(call, metadataBody);
+  const { metadata } = requireBody(call, metadataBody, MetadataBody);
   const server = changeableServer(call, id);
-  setMetadata(server, { ...(call.body as { metadata: Record<string, string> }).metadata });
+  setMetadata(server, metadata);
   return { status: 200, body: { metadata: server.metadata } };
 }
 
@@ -115,8 +115,7 @@ export function showMetadataItem(call: NovaCall, id: string, key: string): Answe
 }
 
 export function putMetadataItem(call: NovaCall, id: string, key: string): Answer {
-  requireBody(call, metaBody);
-  const { meta } = call.body as { meta: Record<string, string> };
+  const { meta } = requireBody(call, metaBody, MetaBody);
   if (meta[key] === undefined) throw refuse(400, "Request body and URI mismatch");
   const server = changeableServer(call, id);
   setMetadata(server, { ...server.metadata, ...meta });

@@ -2,6 +2,7 @@ import { type Cloud, computeHostId, serverPorts } from "./cloud.ts";
 import { links, type NovaCall } from "./nova-call.ts";
 import { isoMicros, isoSeconds } from "./time.ts";
 import type { Server } from "./types.ts";
+import { words } from "./words.ts";
 
 type Fields = Record<string, unknown>;
 
@@ -27,34 +28,23 @@ export function statusOf(server: Pick<Server, "vmState" | "taskState">): string 
     case "deleted":
       return "DELETED";
     case "soft-delete":
+    default:
       return "SOFT_DELETED";
   }
 }
 
-const STATUSES = [
-  ...[
-    "ACTIVE",
-    "BUILD",
-    "DELETED",
-    "ERROR",
-    "HARD_REBOOT",
-    "MIGRATING",
-    "PASSWORD",
-    "PAUSED",
-    "REBOOT",
-    "REBUILD",
-  ],
-  ...["RESCUE", "RESIZE", "REVERT_RESIZE", "SHELVED", "SHELVED_OFFLOADED", "SHUTOFF", "SOFT_DELETED"],
-  ...["SUSPENDED", "VERIFY_RESIZE"],
-];
+const STATUSES = words(
+  "ACTIVE BUILD DELETED ERROR HARD_REBOOT MIGRATING PASSWORD PAUSED REBOOT REBUILD RESCUE RESIZE REVERT_RESIZE",
+  "SHELVED SHELVED_OFFLOADED SHUTOFF SOFT_DELETED SUSPENDED VERIFY_RESIZE",
+);
 
 export function isStatus(value: string): boolean {
-  return STATUSES.includes(value.toUpperCase());
+  return STATUSES.has(value.toUpperCase());
 }
 
 // nova/api/openstack/compute/views/servers.py: _progress_statuses, _fault_statuses
-const WITH_PROGRESS = ["ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"];
-const WITH_FAULT = ["ERROR", "DELETED"];
+const WITH_PROGRESS = words("ACTIVE BUILD REBUILD RESIZE VERIFY_RESIZE MIGRATING");
+const WITH_FAULT = words("ERROR DELETED");
 
 export function basicServer(call: NovaCall, server: Server): Fields {
   return { id: server.id, name: server.name, links: links(call, `/servers/${server.id}`) };
@@ -84,8 +74,8 @@ export function detailedServer(call: NovaCall, server: Server): Fields {
     accessIPv6: "",
     links: links(call, `/servers/${server.id}`),
     "OS-DCF:diskConfig": "MANUAL",
-    ...(WITH_FAULT.includes(status) && server.fault ? { fault: faultField(server) } : {}),
-    ...(WITH_PROGRESS.includes(status) ? { progress: 0 } : {}),
+    ...(WITH_FAULT.has(status) && server.fault ? { fault: faultField(server) } : {}),
+    ...(WITH_PROGRESS.has(status) ? { progress: 0 } : {}),
     "OS-EXT-AZ:availability_zone": server.host === null ? "" : server.availabilityZone,
     config_drive: server.configDrive ? "True" : "",
     key_name: server.keyName,

@@ -145,7 +145,13 @@ async function handle(
   const suffix = urlProject === undefined ? "" : `/${urlProject}`;
   const base = `${origin}/compute/v2.1${suffix}`;
   const call: NovaCall = {
-    ...{ cloud, exchange, token, projectId, version: minor, body, base },
+    cloud,
+    exchange,
+    token,
+    projectId,
+    version: minor,
+    body,
+    base,
     bookmarkBase: `${origin}/compute${suffix}`,
   };
   try {

@@ -27,14 +27,12 @@ const flavors: Flavor[] = [
 /** The cloud as `real-openstack/seed-lib.sh` makes it, so that one ratatosk.yaml fits both. */
 export function createCloud(options: OpenStackSimulatorOptions): Cloud {
   const quota = { instances: 12, cores: 200, ramMib: 4_194_304, ...options.quota };
-  const projects = ["admin", "hostops", "customer-b"].map((name): Project => ({ id: newHexId(), name }));
-  const [admin, hostops, customerB] = projects as [Project, Project, Project];
-  const users = [
-    createUser("admin", admin, true),
-    createUser("bot", hostops, false),
-    createUser("other", customerB, false),
-  ];
-  const bot = users[1] as User;
+  const admin: Project = { id: newHexId(), name: "admin" };
+  const hostops: Project = { id: newHexId(), name: "hostops" };
+  const customerB: Project = { id: newHexId(), name: "customer-b" };
+  const projects = [admin, hostops, customerB];
+  const bot = createUser("bot", hostops, false);
+  const users = [createUser("admin", admin, true), bot, createUser("other", customerB, false)];
   const cloud: Cloud = {
     options: {
       speed: options.speed ?? 1,

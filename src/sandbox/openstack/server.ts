@@ -4,12 +4,22 @@ import {
   type IncomingMessage,
   type ServerResponse,
 } from "node:http";
+import { text } from "node:stream/consumers";
 import { type Cloud, pause, pauseExactly } from "./cloud.ts";
 import { type Fault, faultPresets, parseFaultHeader, takeFault } from "./faults.ts";
 import { glance, glanceUnauthorized, glanceVersions } from "./glance.ts";
-import { type Answer, type Exchange, header, reason, tokenRefused, webobError } from "./http.ts";
-import { keystone, validToken } from "./keystone.ts";
-import { neutron, neutronError, neutronVersions } from "./neutron.ts";
+import {
+  type Answer,
+  type Exchange,
+  header,
+  neutronError,
+  reason,
+  tokenRefused,
+  webobError,
+} from "./http.ts";
+import { keystone } from "./keystone.ts";
+import { validToken } from "./keystone-auth.ts";
+import { neutron, neutronVersions } from "./neutron.ts";
 import { nova, novaVersions } from "./nova.ts";
 import { novaFault } from "./nova-call.ts";
 import { simApi } from "./sim-api.ts";
@@ -48,9 +58,9 @@ async function serve(
     answer = await answerWith(cloud, exchange, fault);
   } catch (error) {
     // A mistake of the simulator, not a behaviour of the cloud: say so loudly.
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    log(`simulator error on ${exchange.method} ${exchange.target}: ${text}`);
-    answer = { status: 500, body: { simulatorError: text } };
+    const trace = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    log(`simulator error on ${exchange.method} ${exchange.target}: ${trace}`);
+    answer = { status: 500, body: { simulatorError: trace } };
   }
   const status = answer.hang === true || answer.drop === true ? 0 : answer.status;
   record(cloud, exchange, { at, status, fault });
@@ -62,9 +72,9 @@ async function serve(
 }
 
 async function readExchange(request: IncomingMessage): Promise<Exchange | undefined> {
-  const chunks: Buffer[] = [];
+  let rawBody: string;
   try {
-    for await (const chunk of request) chunks.push(chunk as Buffer);
+    rawBody = await text(request);
   } catch {
     // The client went away in the middle of its own request: nobody to answer.
     return undefined;
@@ -78,7 +88,7 @@ async function readExchange(request: IncomingMessage): Promise<Exchange | undefi
     query: searchParams,
     target,
     headers: request.headers,
-    rawBody: Buffer.concat(chunks).toString("utf8"),
+    rawBody,
     requestId: newRequestId(),
     origin,
   };
@@ -91,19 +101,21 @@ function chooseFault(cloud: Cloud, exchange: Exchange): Fault | undefined {
 }
 
 async function answerWith(cloud: Cloud, exchange: Exchange, fault: Fault | undefined): Promise<Answer> {
-  switch (fault?.kind) {
+  switch (fault?.kind ?? "none") {
     case "hang":
       return { status: 0, hang: true };
     case "drop":
       return { status: 0, drop: true };
     case "status":
-      return faultAnswer(exchange, fault);
+      return faultAnswer(exchange, fault ?? { kind: "status" });
     case "delay":
-      await pauseExactly(cloud, fault.delayMs ?? 100);
+      await pauseExactly(cloud, fault?.delayMs ?? 100);
       return answerOf(cloud, exchange);
     case "drop_after":
       await answerOf(cloud, exchange);
       return { status: 0, drop: true };
+    case "trickle":
+    case "none":
     default:
       return answerOf(cloud, exchange);
   }
@@ -192,12 +204,12 @@ function generalPath(path: string): string {
 }
 
 function headersOf(exchange: Exchange, answer: Answer): { headers: Record<string, string>; payload: string } {
-  const text = typeof answer.body === "string";
-  const payload = answer.body === undefined ? "" : text ? String(answer.body) : JSON.stringify(answer.body);
+  const { body } = answer;
+  const payload = typeof body === "string" ? body : body === undefined ? "" : JSON.stringify(body);
   const service = serviceOf(exchange.path);
   const anonymous = service === "image" && answer.status === 401;
   const headers: Record<string, string> = {
-    "Content-Type": text ? "text/html; charset=UTF-8" : "application/json",
+    "Content-Type": typeof body === "string" ? "text/html; charset=UTF-8" : "application/json",
     ...(anonymous ? {} : { "X-OpenStack-Request-Id": exchange.requestId }),
     ...(service === "compute" ? { "X-Compute-Request-Id": exchange.requestId } : {}),
     ...answer.headers,
@@ -208,7 +220,8 @@ function headersOf(exchange: Exchange, answer: Answer): { headers: Record<string
 function send(response: ServerResponse, exchange: Exchange, answer: Answer): void {
   const { headers, payload } = headersOf(exchange, answer);
   const bodiless = answer.status === 204 || exchange.method === "HEAD";
-  if (answer.status === 204) delete headers["Content-Type"];
+  // Nova names a type even where there is no body.
+  if (answer.status === 204 && serviceOf(exchange.path) !== "compute") delete headers["Content-Type"];
   response.writeHead(answer.status, headers);
   response.end(bodiless ? undefined : payload);
 }

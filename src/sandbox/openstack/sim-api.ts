@@ -1,13 +1,14 @@
 import { randomUUID } from "node:crypto";
+import { z } from "zod";
 import type { Cloud } from "./cloud.ts";
-import { armFault, type Fault, faultPresets } from "./faults.ts";
+import { armFault, faultPresets } from "./faults.ts";
 import type { Answer, Exchange } from "./http.ts";
 import { sentinelNames } from "./knobs.ts";
 import { adoptRunning } from "./lifecycle-build.ts";
 import { normalTags } from "./nova-tags.ts";
 import { statusOf } from "./nova-view.ts";
-import { isoSeconds, newPassword, newRequestId } from "./time.ts";
-import type { Server, Traps } from "./types.ts";
+import { isoSeconds, newPassword, newRequestId, withoutUndefined } from "./time.ts";
+import type { Server } from "./types.ts";
 
 /** A server as a test wants to see it: everything, past Nova's API. */
 export interface SimulatedServer {
@@ -59,17 +60,48 @@ export function describeServer(cloud: Cloud, server: Server): SimulatedServer {
 }
 
 /** What somebody else may make, past the API: `POST /_sim/servers`. */
-export interface StrangerInput {
-  name?: string;
+export const StrangerInput = z.strictObject({
+  name: z.string().optional(),
   /** By name or id; default m1.tiny. */
-  flavor?: string;
+  flavor: z.string().optional(),
   /** By name or id; default debian-12. */
-  image?: string;
-  tags?: string[];
-  metadata?: Record<string, string>;
+  image: z.string().optional(),
+  tags: z.array(z.string()).optional(),
+  metadata: z.record(z.string(), z.string()).optional(),
   /** By name; default hostops. */
-  project?: string;
-}
+  project: z.string().optional(),
+});
+export type StrangerInput = z.infer<typeof StrangerInput>;
+
+/** A typing error in a fault must not become a fault that never happens: unknown keys are refused. */
+const FaultInput = z.strictObject({
+  preset: z.string().optional(),
+  id: z.string().optional(),
+  method: z.string().optional(),
+  path: z.string().optional(),
+  times: z.number().int().min(0).optional(),
+  probability: z.number().min(0).max(1).optional(),
+  kind: z.enum(["status", "delay", "hang", "drop", "drop_after", "trickle"]).optional(),
+  status: z.number().int().optional(),
+  body: z.unknown().optional(),
+  headers: z.record(z.string(), z.string()).optional(),
+  delayMs: z.number().min(0).optional(),
+});
+
+const TrapsInput = z.strictObject({
+  resizeConfirmWindowMs: z.number().optional(),
+  resizeRaceMs: z.number().optional(),
+  listLagMs: z.number().optional(),
+  softDelete: z.boolean().optional(),
+  deadCompute: z.boolean().optional(),
+  rpcTimeoutMs: z.number().optional(),
+  noCapacity: z.boolean().optional(),
+  neutronDown: z.boolean().optional(),
+  glanceDown: z.boolean().optional(),
+  keystone: z.enum(["up", "503", "hang"]).optional(),
+  tokenCacheMs: z.number().optional(),
+  linkOrigin: z.string().optional(),
+});
 
 export function makeStranger(cloud: Cloud, input: StrangerInput): Server {
   const named = <T extends { id: string; name: string }>(rows: Iterable<T>, wanted: string): T => {
@@ -86,32 +118,37 @@ export function makeStranger(cloud: Cloud, input: StrangerInput): Server {
   );
   const now = Date.now();
   const server: Server = {
-    ...{ id: randomUUID(), projectId: project.id, userId: user?.id ?? "", name: input.name ?? "stranger" },
-    ...{ description: null, hostname: "stranger", flavor: structuredClone(flavor), previousFlavor: null },
-    ...{
-      imageId: image.id,
-      metadata: { ...input.metadata },
-      tags: normalTags(input.tags ?? []),
-      keyName: null,
-    },
-    ...{ securityGroups: [], configDrive: false, availabilityZone: "nova" },
-    ...{ vmState: "building", taskState: null, powerState: 0, vmStateBeforeResize: "active" },
-    ...{
-      createdAt: now,
-      updatedAt: now,
-      launchedAt: null,
-      terminatedAt: null,
-      deletedAt: null,
-      listedAt: now,
-    },
-    ...{
-      fault: null,
-      locked: false,
-      lockedReason: null,
-      host: null,
-      adminPassword: newPassword(),
-      actions: [],
-    },
+    id: randomUUID(),
+    projectId: project.id,
+    userId: user?.id ?? "",
+    name: input.name ?? "stranger",
+    description: null,
+    hostname: "stranger",
+    flavor: structuredClone(flavor),
+    previousFlavor: null,
+    imageId: image.id,
+    metadata: { ...input.metadata },
+    tags: normalTags(input.tags ?? []),
+    keyName: null,
+    securityGroups: [],
+    configDrive: false,
+    availabilityZone: "nova",
+    vmState: "building",
+    taskState: null,
+    powerState: 0,
+    vmStateBeforeResize: "active",
+    createdAt: now,
+    updatedAt: now,
+    launchedAt: null,
+    terminatedAt: null,
+    deletedAt: null,
+    listedAt: now,
+    fault: null,
+    locked: false,
+    lockedReason: null,
+    host: null,
+    adminPassword: newPassword(),
+    actions: [],
     networkRequests: network ? [{ networkId: network.id, portId: null, fixedIp: null }] : [],
     generation: 0,
     stranger: true,
@@ -131,7 +168,7 @@ export function simApi(cloud: Cloud, exchange: Exchange, path: string): Answer {
 }
 
 function dispatch(cloud: Cloud, call: string, exchange: Exchange): Answer {
-  const read = <T>(): T => JSON.parse(exchange.rawBody === "" ? "{}" : exchange.rawBody) as T;
+  const read = (): unknown => JSON.parse(exchange.rawBody === "" ? "{}" : exchange.rawBody);
   switch (call) {
     case "GET /servers":
       return {
@@ -141,7 +178,7 @@ function dispatch(cloud: Cloud, call: string, exchange: Exchange): Answer {
     case "POST /servers":
       return {
         status: 201,
-        body: { server: describeServer(cloud, makeStranger(cloud, read<StrangerInput>())) },
+        body: { server: describeServer(cloud, makeStranger(cloud, StrangerInput.parse(read()))) },
       };
     case "GET /requests":
       return { status: 200, body: { requests: cloud.requests, counts: Object.fromEntries(cloud.counts) } };
@@ -159,7 +196,7 @@ function dispatch(cloud: Cloud, call: string, exchange: Exchange): Answer {
     case "GET /traps":
       return { status: 200, body: { traps: cloud.traps } };
     case "PUT /traps":
-      cloud.traps = read<Traps>();
+      cloud.traps = withoutUndefined(TrapsInput.parse(read()));
       return { status: 200, body: { traps: cloud.traps } };
     default:
       return { status: 404, body: { error: `the simulator has no ${call}` } };
@@ -168,14 +205,19 @@ function dispatch(cloud: Cloud, call: string, exchange: Exchange): Answer {
 
 /** One fault, several, or a preset by name: `{"preset": "gateway_429", "times": 3}`. */
 function addFaults(cloud: Cloud, input: unknown): unknown[] {
-  const wanted = (Array.isArray(input) ? input : [input]) as (Fault & { preset?: string })[];
-  const armed = wanted.map(({ preset, ...fault }) => {
-    if (preset === undefined) return armFault(fault);
-    const base = faultPresets[preset];
-    if (!base) throw new TypeError(`unknown preset: ${preset}`);
-    return armFault({ ...base, ...fault });
+  const wanted = z.union([z.array(FaultInput), FaultInput.transform((fault) => [fault])]).parse(input);
+  const armed = wanted.map((fault) => {
+    const base = fault.preset === undefined ? undefined : faultPresets[fault.preset];
+    if (fault.preset !== undefined && !base) throw new TypeError(`unknown preset: ${fault.preset}`);
+    const kind = fault.kind ?? base?.kind;
+    if (kind === undefined) throw new TypeError("a fault needs a kind or a preset");
+    const { preset: _preset, ...rest } = fault;
+    return armFault(Object.assign({ ...base, kind }, withoutUndefined(rest)));
   });
   cloud.faults.push(...armed);
-  // Infinity is no JSON.
-  return armed.map((fault) => ({ ...fault, left: Number.isFinite(fault.left) ? fault.left : null }));
+  return armed.map(({ left, ...fault }) => {
+    // Infinity is no JSON.
+    const shown = Number.isFinite(left) ? left : null;
+    return Object.assign(fault, { left: shown });
+  });
 }
