@@ -15,13 +15,23 @@ const REFUSED_RETRY_MS = 15 * 60_000;
 /** A card that disappears again and again is being deleted on purpose. */
 const MAX_REPOSTS = 3;
 
+export interface RenderedCard {
+  version: number;
+  /** The last line that exists, whoever may read it. */
+  logSeq: number;
+  final: boolean;
+  /** Staff must act before it goes on: worth a mention, although it is not the end. */
+  needsPerson?: boolean;
+  view: View;
+}
+
 /** Operation → what to show of it (core/operations/card.ts). */
 export interface CardSource {
   renderCard(
     queryable: Queryable,
     operationId: string,
     audience: "staff" | "customer",
-  ): Promise<{ version: number; logSeq: number; final: boolean; view: View }>;
+  ): Promise<RenderedCard>;
   /** The lines after `afterSeq` that this audience may read, in order. */
   readLines(
     queryable: Queryable,
@@ -95,12 +105,14 @@ async function fail(tools: Tools, turn: Turn, error: unknown): Promise<void> {
     budgets.pause(sendKey(card, method), chat.retryAfterMs ?? backoffMs);
     log.debug({ ...context, method, retryAfterMs: chat.retryAfterMs }, "a platform asked us to slow down");
     await releaseCard(database, card.id, by);
-  } else if (chat?.kind === "refused" || (chat?.kind === "gone" && failures > MAX_REPOSTS)) {
+  } else if (chat?.kind === "refused") {
     await refuse(tools, turn, problem);
+  } else if (chat?.kind === "gone" && failures > MAX_REPOSTS) {
+    await refuse(tools, turn, "The card was deleted again and again, so it is no longer posted.");
   } else if (chat?.kind === "gone") {
     log.info(context, "a card is gone and is posted anew");
     await recordShown(database, card.id, by, { messageRef: null, shownVersion: 0 });
-    await releaseCard(database, card.id, by, { failures, problem, waitMs: backoffMs });
+    await releaseCard(database, card.id, by, { failures, waitMs: backoffMs });
   } else {
     log.warn({ ...context, failures }, "a card was not sent and is tried again");
     await releaseCard(database, card.id, by, { failures, problem, waitMs: backoffMs });
@@ -148,13 +160,14 @@ async function showCard(tools: Tools, turn: Turn): Promise<TurnEnd> {
 
   const lines = await source.readLines(database, card.operationId, card.shownLog, card.audience);
   const announces = rendered.final && !card.announced;
+  const mention = announces || (rendered.needsPerson === true && card.audience === "staff");
   const shownLog = Math.max(card.shownLog, lines.at(-1)?.seq ?? rendered.logSeq);
   if (lines.length > 0 || announces) {
     if (!pay(tools, turn, "post", rendered.final)) return { complete: false };
     // Without a line of its own the end would be a bare mention.
     const told = lines.length > 0 ? lines : [lastWord(rendered.view, tools.now())];
     await messenger.postLines(card, messageRef, told, {
-      mention: announces && card.userId !== null,
+      mention: mention && card.userId !== null,
       // Names these lines, so that a platform with idempotent posts shows them once.
       key: `${card.id}:${shownLog}${announces ? ":end" : ""}`,
     });
