@@ -1,0 +1,177 @@
+/**
+ * Servers: rows of ours are brought in line with what the cloud says, unless an operation is at work on them or was since
+ * the list was asked for. Nothing is adopted and nothing is deleted: a server that is gone becomes `missing`.
+ */
+import type { Transaction } from "../../database/client.ts";
+import type { RemoteServer, ServerState } from "../cloud.ts";
+import { isServiceError, problemOf } from "../errors.ts";
+import { liveStates } from "../operations/state.ts";
+import { applyObserved, setServerState } from "../servers/observe.ts";
+import { BATCH, believe, type LateTwin, listed, type SyncPass, writeBatch } from "./pass.ts";
+
+interface Known {
+  id: string;
+  externalId: string;
+  state: ServerState;
+  providerStatus: string | null;
+  vcpus: number;
+  memoryMib: number;
+  diskGib: number;
+  addresses: string[];
+}
+
+const columns = `s.id, s.external_id AS "externalId", s.state, s.provider_status AS "providerStatus", s.vcpus,
+  s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses`;
+
+/** SQL: nobody knows better than the list. $1 is the live states, $2 when the list was asked for. */
+const untouched = `s.deleted_at IS NULL AND s.state <> 'deleted' AND s.external_id IS NOT NULL
+  AND (s.synced_at IS NULL OR s.synced_at <= $2)
+  AND NOT EXISTS (SELECT FROM operations o WHERE (o.lock_key = 'server:' || s.id OR o.server_id = s.id)
+    AND (o.state = ANY($1::text[]) OR o.finished_at >= $2))`;
+
+export async function syncServers(pass: SyncPass): Promise<void> {
+  const servers = await listed(pass, () => pass.cloud.listServers());
+  pass.counts.seen = servers.length;
+  const remote = new Map<string, RemoteServer>();
+  for (const server of servers) {
+    if (typeof server.externalId !== "string" || server.externalId === "") {
+      pass.counts.errors.push("A server without an id was listed.");
+    } else if (server.state !== "deleted") {
+      remote.set(server.externalId, server);
+    }
+  }
+  const known = await pass.database.sql<Known>(
+    `SELECT ${columns} FROM servers s WHERE s.cloud_id = $3 AND ${untouched} ORDER BY s.id`,
+    [[...liveStates], pass.listedAt, pass.cloudId],
+  );
+  await updateChanged(pass, known, remote);
+  pass.counts.lateTwins.push(...(await findLateTwins(pass, [...remote.values()])));
+  await noteMissing(
+    pass,
+    known.filter((server) => !remote.has(server.externalId) && server.state !== "missing"),
+    {
+      listed: servers.length,
+      known: known.filter((server) => server.state !== "missing").length,
+    },
+  );
+}
+
+async function updateChanged(
+  pass: SyncPass,
+  known: readonly Known[],
+  remote: ReadonlyMap<string, RemoteServer>,
+) {
+  const changed: string[] = [];
+  const same: string[] = [];
+  for (const server of known) {
+    const now = remote.get(server.externalId);
+    // A cell that is down is listed as UNKNOWN: that says nothing about the server.
+    if (now === undefined || now.state === "unknown") continue;
+    (isSame(server, now) ? same : changed).push(server.id);
+  }
+  for (let from = 0; from < changed.length; from += BATCH) {
+    const ids = changed.slice(from, from + BATCH);
+    await writeBatch(pass, async (tx) => {
+      for (const server of await lockUntouched(tx, pass, ids)) {
+        const now = remote.get(server.externalId);
+        if (now === undefined) continue;
+        await applyObserved(tx, { serverId: server.id, remote: now, operationId: null });
+        pass.counts.updated += 1;
+      }
+    });
+  }
+  if (same.length > 0) {
+    await pass.database.sql(
+      `UPDATE servers s SET synced_at = clock() WHERE s.id = ANY($3::uuid[]) AND ${untouched}`,
+      [[...liveStates], pass.listedAt, same],
+    );
+  }
+}
+
+/** In id order, which is the order in which their events are numbered. */
+async function lockUntouched(tx: Transaction, pass: SyncPass, ids: readonly string[]): Promise<Known[]> {
+  return await tx.sql<Known>(
+    `SELECT ${columns} FROM servers s WHERE s.id = ANY($3::uuid[]) AND ${untouched} ORDER BY s.id FOR UPDATE OF s`,
+    [[...liveStates], pass.listedAt, [...ids]],
+  );
+}
+
+function isSame(server: Known, now: RemoteServer): boolean {
+  const size = (kept: number, seen: number) => seen === 0 || kept === seen;
+  return (
+    server.state === now.state &&
+    server.providerStatus === now.providerStatus &&
+    size(server.vcpus, now.vcpus) &&
+    size(server.memoryMib, now.memoryMib) &&
+    size(server.diskGib, now.diskGib) &&
+    server.addresses.toSorted().join() === now.addresses.toSorted().join()
+  );
+}
+
+/** Lists skip servers of an unreachable cell silently, so each missing one is asked for by itself. */
+async function noteMissing(
+  pass: SyncPass,
+  missing: readonly Known[],
+  sizes: { listed: number; known: number },
+): Promise<void> {
+  if (missing.length === 0) return;
+  // With force a person says that it may all be gone; each one is still confirmed.
+  if (!pass.force) believe(pass, { ...sizes, missing: missing.length });
+  const gone: string[] = [];
+  for (const server of missing) {
+    try {
+      const now = await pass.cloud.inspect(server.externalId);
+      if (now.state === "deleted") gone.push(server.id);
+    } catch (error) {
+      if (isServiceError(error, "cloud_not_found")) gone.push(server.id);
+      else
+        pass.counts.errors.push(
+          `Whether the server ${server.externalId} still exists is not known: ${problemOf(error).message}`,
+        );
+    }
+  }
+  for (let from = 0; from < gone.length; from += BATCH) {
+    const ids = gone.slice(from, from + BATCH);
+    await writeBatch(pass, async (tx) => {
+      for (const server of await lockUntouched(tx, pass, ids)) {
+        await tx.sql(
+          "UPDATE servers SET missing_since = clock(), synced_at = clock(), provider_status = NULL WHERE id = $1",
+          [server.id],
+        );
+        await setServerState(tx, { serverId: server.id, state: "missing", operationId: null });
+        pass.counts.missing += 1;
+      }
+    });
+  }
+}
+
+const MARKER = /^op=([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.\d+$/;
+
+/** Marked by us, but neither a row's server nor the work of an operation that is or was just now under way. */
+async function findLateTwins(pass: SyncPass, servers: readonly RemoteServer[]): Promise<LateTwin[]> {
+  const marked = servers.flatMap(({ externalId, name, markers }) =>
+    markers.flatMap((marker) => {
+      const operationId = MARKER.exec(marker)?.[1];
+      return operationId === undefined ? [] : [{ externalId, name, operationId, marker }];
+    }),
+  );
+  if (marked.length === 0) return [];
+  const strange = await pass.database.sql<{ n: number }>(
+    `SELECT x.n::int AS n FROM unnest($4::text[], $5::uuid[]) WITH ORDINALITY AS x(external_id, operation_id, n)
+      WHERE NOT EXISTS (SELECT FROM servers s WHERE s.cloud_id = $3 AND s.external_id = x.external_id AND s.deleted_at IS NULL)
+        AND NOT EXISTS (SELECT FROM operations o WHERE o.id = x.operation_id
+          AND (o.state = ANY($1::text[]) OR o.finished_at >= $2))
+      ORDER BY x.n`,
+    [
+      [...liveStates],
+      pass.listedAt,
+      pass.cloudId,
+      marked.map((twin) => twin.externalId),
+      marked.map((twin) => twin.operationId),
+    ],
+  );
+  const twins = strange.flatMap(({ n }) => marked[n - 1] ?? []);
+  return twins.filter(
+    (twin, index) => twins.findIndex(({ externalId }) => externalId === twin.externalId) === index,
+  );
+}
