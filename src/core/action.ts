@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import type { Queryable, Transaction } from "../database/client.ts";
 import type { Audience, Permission, Principal } from "./access.ts";
+import type { Platform } from "./bot.ts";
 import type { Clouds, ServerState } from "./cloud.ts";
 import type { Problem } from "./errors.ts";
 import type { Engine } from "./operations/engine.ts";
@@ -60,6 +61,16 @@ export interface Policies {
   confirmWithinMs: number;
   /** How long a password may be fetched. */
   secretLifetimeMs: number;
+  /** Where the cards of operations go that nobody asked for in a chat. */
+  operationChannels: readonly Channel[];
+  /** Where an operation that needs attention shows its card, too. */
+  alertChannels: readonly Channel[];
+}
+
+export interface Channel {
+  platform: Platform;
+  workspace: string;
+  channel: string;
 }
 
 interface ActionBase<Input> {

@@ -1,12 +1,25 @@
 /** An operation as a person sees it: the card, its buttons, and the lines of its thread. */
 import type { Queryable } from "../../database/client.ts";
+import { newId } from "../../database/id.ts";
 import type { Audience } from "../access.ts";
-import type { ThreadLine } from "../bot.ts";
+import type { Platform, ThreadLine } from "../bot.ts";
 import { ServiceError } from "../errors.ts";
 import { describeMemory } from "../servers/size.ts";
 import type { Tone, View, ViewButton, ViewField, ViewStep } from "../view.ts";
 import { type OperationRow, operationColumns, readSteps, type StepRow } from "./rows.ts";
 import { isFinal, type OperationState, stageOf, stateLabels } from "./state.ts";
+
+/** A message that will show the operation; the projector posts and edits it. */
+export async function addCard(
+  database: Queryable,
+  operationId: string,
+  card: { platform: Platform; workspace: string; channel: string; userId?: string; audience: Audience },
+): Promise<void> {
+  await database.sql(
+    `INSERT INTO cards (id, operation_id, platform, workspace, channel, user_id, audience) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+    [newId(), operationId, card.platform, card.workspace, card.channel, card.userId ?? null, card.audience],
+  );
+}
 
 export interface RenderedCard {
   version: number;

@@ -4,6 +4,7 @@ import type { EndEffects } from "../action.ts";
 import type { Problem } from "../errors.ts";
 import { applyObserved, setServerState } from "../servers/observe.ts";
 import { offer, offerButtons } from "./capabilities.ts";
+import { addCard } from "./card.ts";
 import { freeSlot } from "./claim.ts";
 import type { Engine } from "./engine.ts";
 import { recordEvent } from "./events.ts";
@@ -169,6 +170,7 @@ export async function needAttention(
       text: `${problem.staffDetail ? `${problem.staffDetail} ` : ""}Use /ops retry, adopt or abandon ${operation.publicId}.`,
     },
   ]);
+  await alertChannels(engine, tx, operation);
   await recordEvent(tx, {
     type: "operation.needs_attention",
     serverId: operation.serverId,
@@ -182,4 +184,16 @@ export async function needAttention(
     engine.wake.nudge("events");
     engine.wake.nudge("operations");
   });
+}
+
+/** The same card, once in each channel for alerts: it stays in step when somebody resolves it. */
+async function alertChannels(engine: Engine, tx: Transaction, operation: OperationRow): Promise<void> {
+  for (const channel of engine.policies.alertChannels) {
+    const shown = await tx.sql(`SELECT 1 FROM cards WHERE operation_id = $1 AND platform = $2 AND channel = $3`, [
+      operation.id,
+      channel.platform,
+      channel.channel,
+    ]);
+    if (shown.length === 0) await addCard(tx, operation.id, { ...channel, audience: "staff" });
+  }
 }

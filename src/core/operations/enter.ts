@@ -7,6 +7,7 @@ import type { Origin } from "../bot.ts";
 import { hashOf } from "../canonical.ts";
 import { ServiceError } from "../errors.ts";
 import { offerButtons } from "./capabilities.ts";
+import { addCard } from "./card.ts";
 import { endOperation } from "./end.ts";
 import { recordEvent } from "./events.ts";
 import { appendLog, operationColumns, type OperationRow } from "./rows.ts";
@@ -194,20 +195,9 @@ async function afterInsert(
   }
   await offerButtons(tx, { id: operationId, publicId }, state);
   await appendLog(tx, operationId, [{ level: "info", text: `${plan.title}, asked for by ${principal.name}.` }]);
-  if (request.origin !== null) {
-    await tx.sql(
-      `INSERT INTO cards (id, operation_id, platform, workspace, channel, user_id, audience) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-      [
-        newId(),
-        operationId,
-        request.origin.platform,
-        request.origin.workspace,
-        request.origin.channel,
-        request.origin.userId,
-        principal.kind === "customer" ? "customer" : "staff",
-      ],
-    );
-  }
+  const audience = principal.kind === "customer" ? "customer" : "staff";
+  if (request.origin !== null) await addCard(tx, operationId, { ...request.origin, audience });
+  else for (const channel of engine.policies.operationChannels) await addCard(tx, operationId, { ...channel, audience: "staff" });
   if (entered.isNewServer) await recordEvent(tx, { type: "server.created", serverId: plan.serverId, operationId });
   await recordAudit(tx, {
     principal,

@@ -352,6 +352,7 @@ async function contextOf(run: Run, { operation, step }: At): Promise<StepContext
       return cloudOf(engine, operation);
     },
     database: engine.database,
+    log: engine.log,
     signal: run.signal,
     readSecret: (secretId) => engine.secrets.read(engine.database, secretId),
   };

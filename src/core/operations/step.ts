@@ -8,6 +8,7 @@
  * - `record`      `probe()` reads the cloud's own log of actions since the intent
  * - `repeatable`  the effect is absolute (set, delete), so it is asked for again; `probe` is optional
  */
+import type { Logger } from "pino";
 import type { Database } from "../../database/client.ts";
 import type { Cloud, RemoteServer } from "../cloud.ts";
 import type { ServiceError } from "../errors.ts";
@@ -46,7 +47,8 @@ export interface StepContext {
   cloud: Cloud;
   /** For steps of our own, such as a sync; never held across a remote call. */
   database: Database;
-  /** Aborted when the lease is lost or the process stops. */
+  log: Logger;
+  /** Aborted when the lease is lost. */
   signal: AbortSignal;
   /** Throws ServiceError `expired` when it is gone. */
   readSecret(secretId: string): Promise<string>;

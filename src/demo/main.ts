@@ -1,0 +1,164 @@
+/**
+ * `npm run demo`: the main job from end to end, with everything real but the cloud: embedded database, the OpenStack
+ * client over HTTP, the console, signed webhooks. A second act kills the program in the middle of an order.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { type OpenStackSimulator, startOpenStackSimulator } from "../sandbox/openstack/index.ts";
+import { type Delivery, type Receiver, startReceiver } from "../sandbox/receiver.ts";
+import { type Child, startChild } from "./child.ts";
+import { writeSampleConfig } from "./samples.ts";
+import { newWebhookSecret } from "./sandbox.ts";
+import { createStage, type Stage } from "./stage.ts";
+
+const stepWithinMs = 60_000;
+
+interface Play {
+  stage: Stage;
+  simulator: OpenStackSimulator;
+  receiver: Receiver;
+  launch(): Promise<Child>;
+}
+
+async function main(): Promise<number> {
+  const stage = createStage(process.stdout);
+  const folder = mkdtempSync(join(tmpdir(), "ratatosk-demo-"));
+  const secret = newWebhookSecret();
+  const simulator = await startOpenStackSimulator({ speed: 0.6 });
+  const receiver = await startReceiver({ secret, onDelivery: (delivery) => stage.webhook(delivery) });
+  const configPath = join(folder, "ratatosk.yaml");
+  writeSampleConfig(configPath, { simulator, receiver: { url: receiver.url, secret } });
+  const launch = () => startChild({ stage, configPath, dataDir: join(folder, "data") });
+  try {
+    stage.title("Ratatosk: chat → cloud → billing, in one terminal");
+    stage.say(`Simulated OpenStack at ${simulator.authUrl}, webhook receiver at ${receiver.url}.`);
+    return await play({ stage, simulator, receiver, launch });
+  } finally {
+    await receiver.close();
+    await simulator.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function play(scene: Play): Promise<number> {
+  const { stage, simulator, receiver } = scene;
+  stage.title("1. One command, one server");
+  const first = await scene.launch();
+  stage.say(`The program runs as process ${first.pid}; Rita of the team types into its console.`);
+  await first.type("/server provision web-1 customer:ada plan:small image:debian-12");
+  await until(() => has(receiver, "server.provision.succeeded", "web-1"), "web-1 is not built");
+  stage.title("2. Grow it, confirmed by the cloud");
+  await first.type("/server resize web-1 plan:medium");
+  await until(() => has(receiver, "server.resize.succeeded", "web-1"), "web-1 is not resized");
+
+  stage.title("3. Kill it in the middle of an order");
+  const killed = await killInTheMiddle(scene, first);
+  const second = await scene.launch();
+  stage.say(`Process ${second.pid} starts on the same data. It asks the cloud before it asks for anything.`);
+  await until(() => has(receiver, "server.provision.succeeded", "web-2"), "web-2 is not built");
+  const adopted = serverOf(receiver, "web-2");
+  stage.say(`Process ${second.pid} adopted ${adopted}: the very server that process ${first.pid} had asked for.`);
+
+  stage.title("4. The same order again, then clean up");
+  await second.type("/server provision web-2 customer:ada plan:small image:debian-12");
+  await second.type("/server list");
+  for (const name of ["web-1", "web-2"]) {
+    await second.type(`/server delete ${name}`);
+    await second.type("!1 yes");
+    await until(() => has(receiver, "server.deleted", name), `${name} is not deleted`);
+  }
+  await second.type("exit");
+  const code = await second.ended;
+  return prove(scene, { killed, adopted, pids: [first.pid, second.pid], code });
+}
+
+/** The server exists in the cloud, its id has not reached us: the answer trickles when the process dies. */
+async function killInTheMiddle({ stage, simulator }: Play, child: Child): Promise<string> {
+  simulator.addFault({ method: "POST", path: "/servers$", kind: "trickle", delayMs: 200 });
+  await child.type("/server provision web-2 customer:ada plan:small image:debian-12");
+  const find = () => simulator.state.servers.find((server) => server.name === "web-2");
+  await until(() => find() !== undefined, "web-2 was not asked for");
+  const id = find()?.id ?? "?";
+  child.kill();
+  await child.ended;
+  stage.say(`kill -9 ${child.pid}: the cloud has begun ${id}, and nobody here has read its answer.`);
+  return id;
+}
+
+interface Findings {
+  killed: string;
+  adopted: string;
+  pids: (number | undefined)[];
+  code: number | null;
+}
+
+function prove({ stage, simulator, receiver }: Play, findings: Findings): number {
+  const made = simulator.state.servers;
+  const left = made.filter((server) => server.status !== "DELETED");
+  const verified = receiver.deliveries.filter((delivery) => delivery.verified).length;
+  const proofs: [boolean, string][] = [
+    [made.length === 2, `2 orders, ${made.length} servers made, although a process died in between`],
+    [findings.killed === findings.adopted, `process ${findings.pids[1]} adopted ${findings.adopted}, asked for by ${findings.pids[0]}`],
+    [left.length === 0, `${left.length} servers left in the cloud after the deletes`],
+    [
+      verified === receiver.deliveries.length && verified > 0,
+      `${verified} of ${receiver.deliveries.length} webhooks verified by the npm package standardwebhooks`,
+    ],
+    [isGapless(receiver.deliveries), "each server's events are numbered without a gap"],
+    [findings.code === 0, "every command ended as its card said"],
+  ];
+  stage.title("What this run proved");
+  for (const [holds, text] of proofs) stage.proof(holds, text);
+  return proofs.every(([holds]) => holds) ? 0 : 1;
+}
+
+function isGapless(deliveries: readonly Delivery[]): boolean {
+  const bySubject = new Map<string, Set<number>>();
+  for (const { body } of deliveries) {
+    const { server, sequence } = factsOf(body);
+    if (server === undefined || sequence === undefined) continue;
+    bySubject.set(server, (bySubject.get(server) ?? new Set()).add(sequence));
+  }
+  return bySubject.size > 0 && [...bySubject.values()].every((seen) => Math.max(...seen) === seen.size);
+}
+
+function factsOf(body: unknown): { server?: string; name?: string; sequence?: number; externalId?: string } {
+  const envelope = body as {
+    sequence?: number;
+    data?: { server?: { id?: string; name?: string }; internal?: { externalId?: string } };
+  };
+  const facts: ReturnType<typeof factsOf> = {};
+  if (envelope.data?.server?.id !== undefined) facts.server = envelope.data.server.id;
+  if (envelope.data?.server?.name !== undefined) facts.name = envelope.data.server.name;
+  if (envelope.data?.internal?.externalId !== undefined) facts.externalId = envelope.data.internal.externalId;
+  if (envelope.sequence !== undefined) facts.sequence = envelope.sequence;
+  return facts;
+}
+
+function has(receiver: Receiver, type: string, name: string): boolean {
+  return receiver.deliveries.some((delivery) => delivery.type === type && factsOf(delivery.body).name === name);
+}
+
+function serverOf(receiver: Receiver, name: string): string {
+  const told = receiver.deliveries.findLast(
+    (delivery) => delivery.type === "server.provision.succeeded" && factsOf(delivery.body).name === name,
+  );
+  return factsOf(told?.body).externalId ?? "?";
+}
+
+async function until(holds: () => boolean, otherwise: string): Promise<void> {
+  const end = Date.now() + stepWithinMs;
+  while (!holds()) {
+    if (Date.now() > end) throw new Error(`The demo stopped: ${otherwise} within ${stepWithinMs / 1000} s.`);
+    await delay(20);
+  }
+}
+
+try {
+  process.exit(await main());
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exit(1);
+}

@@ -1,0 +1,196 @@
+/** A whole Ratatosk without processes: a real database, the OpenStack simulator over HTTP, the engine driven by ticks. */
+import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { pino } from "pino";
+import { createOpenStackCloud } from "../../src/clouds/openstack/cloud.ts";
+import type { Principal } from "../../src/core/access.ts";
+import type { ActionRegistry, Policies } from "../../src/core/action.ts";
+import { createRegistry } from "../../src/core/actions/index.ts";
+import type { Cloud, Clouds } from "../../src/core/cloud.ts";
+import { createEntrance } from "../../src/core/dispatch.ts";
+import { ServiceError } from "../../src/core/errors.ts";
+import type { Engine } from "../../src/core/operations/engine.ts";
+import { type OperationRow, operationColumns, readSteps } from "../../src/core/operations/rows.ts";
+import { createWorker } from "../../src/core/operations/worker.ts";
+import type { Answer, Entrance } from "../../src/core/request.ts";
+import { createSecretBox } from "../../src/core/secrets/box.ts";
+import { loadMasterKey } from "../../src/core/secrets/master-key.ts";
+import { runSync } from "../../src/core/sync/run.ts";
+import { localWake } from "../../src/core/wake.ts";
+import type { Database } from "../../src/database/client.ts";
+import { newId } from "../../src/database/id.ts";
+import {
+  type OpenStackSimulator,
+  type OpenStackSimulatorOptions,
+  startOpenStackSimulator,
+} from "../../src/sandbox/openstack/index.ts";
+
+export const policies: Policies = {
+  confirmDestructive: true,
+  confirmWithinMs: 30 * 60_000,
+  secretLifetimeMs: 24 * 3_600_000,
+  operationChannels: [],
+  alertChannels: [],
+};
+
+export const silent = pino({ level: process.env["TEST_LOG"] ?? "silent" });
+
+export interface World {
+  database: Database;
+  simulator: OpenStackSimulator;
+  cloud: Cloud;
+  clouds: Clouds;
+  engine: Engine;
+  entrance: Entrance;
+  sam: Principal;
+  rita: Principal;
+  ada: Principal & { kind: "customer" };
+  bob: Principal & { kind: "customer" };
+  ask(principal: Principal, command: string, options?: Record<string, string>, key?: string): Promise<Answer>;
+  /** Asks, and runs the operation until it rests (final, or with a person). */
+  run(principal: Principal, command: string, options?: Record<string, string>): Promise<OperationRow>;
+  /** Runs everything until this operation rests. */
+  settle(operationId: string): Promise<OperationRow>;
+  operation(operationId: string): Promise<OperationRow>;
+  steps(operationId: string): ReturnType<typeof readSteps>;
+  lines(operationId: string): Promise<string[]>;
+  events(): Promise<{ type: string; sequence: bigint | null; data: Record<string, unknown> }[]>;
+  close(): Promise<void>;
+}
+
+export interface WorldOptions {
+  database: Database;
+  simulator?: OpenStackSimulatorOptions;
+  registry?: ActionRegistry;
+  engine?: Partial<Engine>;
+  /** Applied over the real client: settle and watch at once by default. */
+  cloud?: Partial<Cloud>;
+}
+
+const resting = ["succeeded", "failed", "cancelled", "expired", "needs_attention", "awaiting_confirmation"];
+
+export async function createWorld(options: WorldOptions): Promise<World> {
+  const { database } = options;
+  const simulator = await startOpenStackSimulator({ speed: 0, quota: { instances: 1000, cores: 4000 }, ...options.simulator });
+  const cloud: Cloud = { ...clientFor(simulator), settleMs: 0, watchEveryMs: 0, ...options.cloud };
+  const clouds: Clouds = {
+    list: () => [cloud],
+    get(name) {
+      if (name === cloud.name) return cloud;
+      throw new ServiceError("configuration", `The cloud ${name} is not configured.`);
+    },
+  };
+  const engine: Engine = {
+    database,
+    clouds,
+    registry: options.registry ?? createRegistry(),
+    secrets: createSecretBox(loadMasterKey({ secretKey: Buffer.alloc(32, 7).toString("base64"), dataDir: "/nonexistent" })),
+    wake: localWake(),
+    log: silent,
+    policies,
+    worker: `test-${randomUUID()}`,
+    patienceMs: 60_000,
+    reached: () => undefined,
+    ...options.engine,
+  };
+  const people = await seed(database);
+  for (const resource of ["flavors", "images", "networks"] as const) {
+    await runSync({ database, cloud, resource, requester: "test", log: silent });
+  }
+  return { ...people, ...drive(engine, people), database, simulator, cloud, clouds, engine, close: () => closeAll(simulator, cloud) };
+}
+
+async function closeAll(simulator: OpenStackSimulator, cloud: Cloud) {
+  await cloud.close();
+  await simulator.close();
+}
+
+function clientFor(simulator: OpenStackSimulator): Cloud {
+  const { credentials } = simulator;
+  return createOpenStackCloud(
+    {
+      name: "os1",
+      region: credentials.region,
+      auth: {
+        authUrl: simulator.authUrl,
+        applicationCredentialId: credentials.applicationCredentialId,
+        applicationCredentialSecret: credentials.applicationCredentialSecret,
+      },
+    },
+    { log: silent, sleep: () => Promise.resolve() },
+  );
+}
+
+async function seed(database: Database) {
+  const ids = { ada: newId(), bob: newId(), cloud: newId() };
+  await database.sql(`INSERT INTO customers (id, ref, name) VALUES ($1, 'ada', 'Ada'), ($2, 'bob', 'Bob')`, [ids.ada, ids.bob]);
+  await database.sql(`INSERT INTO clouds (id, name, provider) VALUES ($1, 'os1', 'openstack')`, [ids.cloud]);
+  await database.sql(`INSERT INTO slots (cloud_id, n) SELECT $1, n FROM generate_series(1, 50) n`, [ids.cloud]);
+  await database.sql(
+    `INSERT INTO plans (id, code, name, vcpus, memory_mib, disk_gib, targets) VALUES
+       ($1, 's', 'Small', 1, 2048, 10, $3::jsonb), ($2, 'm', 'Medium', 2, 4096, 20, $4::jsonb)`,
+    [newId(), newId(), { os1: { flavor: "m1.small", network: "private" } }, { os1: { flavor: "m1.medium", network: "private" } }],
+  );
+  return {
+    sam: { kind: "staff", id: "sam", name: "Sam", role: "operator" } as const,
+    rita: { kind: "staff", id: "rita", name: "Rita", role: "admin" } as const,
+    ada: { kind: "customer", id: "ada", name: "Ada", customerId: ids.ada } as const,
+    bob: { kind: "customer", id: "bob", name: "Bob", customerId: ids.bob } as const,
+  };
+}
+
+function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
+  const { database } = engine;
+  const entrance = createEntrance({ engine, identify: () => Promise.resolve(null) });
+  const worker = createWorker(engine, { concurrency: 4 });
+  const ask: World["ask"] = (principal, action, options = {}, key = `test:${randomUUID()}`) =>
+    entrance.dispatch({
+      action,
+      options,
+      principal,
+      source: "console",
+      idempotencyKey: key,
+      origin: { platform: "console", workspace: "local", channel: "test", userId: principal.id },
+    });
+  const operation: World["operation"] = async (id) => {
+    const rows = await database.sql<OperationRow>(`SELECT ${operationColumns} FROM operations o WHERE o.id = $1`, [id]);
+    if (rows[0] === undefined) throw new Error(`no operation ${id}`);
+    return rows[0];
+  };
+  const settle: World["settle"] = async (id) => {
+    for (let round = 0; round < 1500; round += 1) {
+      await worker.tick();
+      const now = await operation(id);
+      if (resting.includes(now.state)) return now;
+      await worker.watcher.tick();
+      // The simulator moves by itself; there is no clock of its to turn.
+      await delay(5);
+    }
+    const stuck = await operation(id);
+    throw new Error(`operation did not rest: ${stuck.state} ${JSON.stringify(await readSteps(database, id))}`);
+  };
+  const run: World["run"] = async (principal, action, options) => {
+    const answer = await ask(principal, action, options);
+    if (answer.kind !== "operation") throw new Error(`${action} answered ${JSON.stringify(answer)}`);
+    const first = await settle(answer.operationId);
+    if (first.state !== "awaiting_confirmation") return first;
+    await ask(people.rita, "ops.confirm", { operation: answer.publicId });
+    return settle(answer.operationId);
+  };
+  return {
+    entrance,
+    ask,
+    run,
+    settle,
+    operation,
+    steps: (id: string) => readSteps(database, id),
+    async lines(id: string) {
+      const rows = await database.sql<{ text: string }>(`SELECT text FROM operation_log WHERE operation_id = $1 ORDER BY seq`, [id]);
+      return rows.map(({ text }) => text);
+    },
+    events: () =>
+      database.sql<{ type: string; sequence: bigint | null; data: Record<string, unknown> }>(
+        `SELECT type, sequence, data FROM events ORDER BY occurred_at, sequence`,
+      ),
+  };
+}
