@@ -1,7 +1,10 @@
+import { readFile } from "node:fs/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
+  faultPresets,
   type OpenStackSimulator,
   type OpenStackSimulatorOptions,
+  sentinelNames,
   startOpenStackSimulator,
 } from "../../src/sandbox/openstack/index.ts";
 import { type Client, type Json, login, request, until } from "./client.ts";
@@ -568,9 +571,17 @@ describe("faults", () => {
     expect((await sim("GET", "/servers")).json.servers).toHaveLength(1);
     const { counts } = (await sim("GET", "/requests")).json;
     expect(counts["GET /compute/v2.1/limits 500"]).toBe(1);
+    expect((await sim("PUT", "/quota", { instances: 1 })).json.quota).toMatchObject({
+      instances: 1,
+      cores: 200,
+    });
+    expect((await client.compute("POST", "/servers", client.createBody())).status).toBe(403);
+    expect((await sim("PUT", "/quota", { instances: 5 })).status).toBe(200);
     expect((await sim("PUT", "/traps", { noCapacity: true })).status).toBe(200);
     const { id } = await client.create();
     expect((await client.settled(id)).fault.message).toBe("No valid host was found. ");
+    expect((await sim("DELETE", "/tokens")).status).toBe(204);
+    expect((await client.compute("GET", "/servers")).status).toBe(401);
   });
 
   it.each([
@@ -667,6 +678,15 @@ describe("traps", () => {
     const headers = { "X-Auth-Token": client.token };
     const hung = fetch(`${simulator.url}/compute/v2.1/servers`, { headers, signal: AbortSignal.timeout(30) });
     await expect(hung).rejects.toThrow(/fetch failed|timeout/);
+  });
+});
+
+describe("docs/simulators.md", () => {
+  it("names every sentinel and preset", async () => {
+    const page = await readFile("docs/simulators.md", "utf8");
+    const names = [...Object.keys(sentinelNames), ...Object.keys(faultPresets)];
+
+    expect(names.filter((name) => !page.includes(`\`${name}\``))).toEqual([]);
   });
 });
 

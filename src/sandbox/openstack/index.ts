@@ -3,11 +3,17 @@ import type { Cloud, RequestLogEntry } from "./cloud.ts";
 import { armFault, type Fault } from "./faults.ts";
 import { createCloud, SEED_APPLICATION_CREDENTIAL_SECRET, SEED_PASSWORD, SEED_REGION } from "./seed.ts";
 import { createHttpServer } from "./server.ts";
-import { describeServer, makeStranger, type SimulatedServer, type StrangerInput } from "./sim-api.ts";
+import {
+  describeServer,
+  makeStranger,
+  revokeAllTokens,
+  type SimulatedServer,
+  type StrangerInput,
+} from "./sim-api.ts";
 import type { OpenStackSimulatorOptions, Quota, Traps } from "./types.ts";
 
 export type { RequestLogEntry } from "./cloud.ts";
-export { type Fault, type FaultKind, faultPresets } from "./faults.ts";
+export { type Fault, faultPresets } from "./faults.ts";
 export { sentinelNames } from "./knobs.ts";
 export type { SimulatedServer, StrangerInput } from "./sim-api.ts";
 export type { OpenStackSimulatorOptions, Quota, Traps } from "./types.ts";
@@ -82,7 +88,7 @@ export async function startOpenStackSimulator(
     },
     addStranger: (input = {}) => describeServer(cloud, makeStranger(cloud, input)),
     revokeTokens: () => {
-      for (const token of cloud.tokens.values()) token.revokedAt ??= Date.now();
+      revokeAllTokens(cloud);
     },
     close: async () => {
       cloud.closed = true;

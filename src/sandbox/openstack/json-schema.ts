@@ -48,10 +48,6 @@ const formats = {
   name: isName,
 };
 
-export function isUuid(value: string): boolean {
-  return UUID.test(value);
-}
-
 /** As Python counts. */
 function codePoints(value: string): number {
   return Array.from(value).length;

@@ -103,6 +103,16 @@ const TrapsInput = z.strictObject({
   linkOrigin: z.string().optional(),
 });
 
+const QuotaInput = z.strictObject({
+  instances: z.number().optional(),
+  cores: z.number().optional(),
+  ramMib: z.number().optional(),
+});
+
+export function revokeAllTokens(cloud: Cloud): void {
+  for (const token of cloud.tokens.values()) token.revokedAt ??= Date.now();
+}
+
 export function makeStranger(cloud: Cloud, input: StrangerInput): Server {
   const named = <T extends { id: string; name: string }>(rows: Iterable<T>, wanted: string): T => {
     const found = [...rows].find(({ id, name }) => id === wanted || name === wanted);
@@ -198,6 +208,12 @@ function dispatch(cloud: Cloud, call: string, exchange: Exchange): Answer {
     case "PUT /traps":
       cloud.traps = withoutUndefined(TrapsInput.parse(read()));
       return { status: 200, body: { traps: cloud.traps } };
+    case "PUT /quota":
+      cloud.quota = { ...cloud.quota, ...withoutUndefined(QuotaInput.parse(read())) };
+      return { status: 200, body: { quota: cloud.quota } };
+    case "DELETE /tokens":
+      revokeAllTokens(cloud);
+      return { status: 204 };
     default:
       return { status: 404, body: { error: `the simulator has no ${call}` } };
   }
