@@ -16,7 +16,7 @@ import { handleButton } from "./buttons.ts";
 import { handleCommand } from "./commands.ts";
 import { createConnection } from "./connection.ts";
 import type { SlackContext } from "./context.ts";
-import { FORM_CALLBACK, INPUT } from "./form.ts";
+import { FORM_CALLBACK, INPUT_PATTERN } from "./form.ts";
 import { boltLogger } from "./logger.ts";
 import { createSlackMessenger } from "./messenger.ts";
 import { handleSubmit, handleSuggest } from "./modal.ts";
@@ -111,7 +111,7 @@ function register(app: App, context: SlackContext, track: (work: Promise<void>) 
   app.view<ViewSubmitAction>({ callback_id: FORM_CALLBACK, type: "view_submission" }, (args) =>
     track(handleSubmit(context, args)),
   );
-  app.options<"block_suggestion">({ type: "block_suggestion", action_id: INPUT }, (args) =>
+  app.options<"block_suggestion">({ type: "block_suggestion", action_id: INPUT_PATTERN }, (args) =>
     track(handleSuggest(context, args)),
   );
   app.action<BlockAction<ButtonAction>>(/^(act|reveal):/u, (args) => track(handleButton(context, args)));

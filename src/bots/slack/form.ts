@@ -8,8 +8,9 @@ import { note, renderView, sections } from "./message.ts";
 import { clip, paragraph, plain } from "./text.ts";
 
 export const FORM_CALLBACK = "form";
-/** The action_id of every input: a form has one element per block, and the block's id is the option's name. */
-export const INPUT = "input";
+/** An input's action_id is this and the option's name, its block's id the name alone. */
+const INPUT = "input:";
+export const INPUT_PATTERN = new RegExp(`^${INPUT}`, "u");
 export const MAX_CHOICES = 100;
 
 const MAX_TITLE = 24;
@@ -88,7 +89,7 @@ function element(field: FormField): types.InputBlockElement {
   if (kind === "text") {
     return {
       type: "plain_text_input",
-      action_id: INPUT,
+      action_id: INPUT + field.name,
       multiline: field.multiline ?? false,
       max_length: MAX_INPUT,
       ...(initial === undefined || initial === "" ? {} : { initial_value: clip(initial, MAX_INPUT) }),
@@ -98,14 +99,14 @@ function element(field: FormField): types.InputBlockElement {
     const chosen = choices.find(({ value }) => value === initial);
     return {
       type: "static_select",
-      action_id: INPUT,
+      action_id: INPUT + field.name,
       options: choices.map(option),
       ...(chosen === undefined ? {} : { initial_option: option(chosen) }),
     };
   }
   return {
     type: "external_select",
-    action_id: INPUT,
+    action_id: INPUT + field.name,
     min_query_length: 0,
     ...(initial === undefined || initial === "" || initial.length > MAX_OPTION_VALUE
       ? {}
@@ -136,7 +137,7 @@ export function readForm(view: ViewOutput): Metadata & { entered: Record<string,
   const metadata = Metadata.parse(JSON.parse(view.private_metadata));
   const entered: Record<string, string> = {};
   for (const [name, inputs] of Object.entries(view.state.values)) {
-    const input = inputs[INPUT];
+    const input = inputs[INPUT + name];
     const value = input?.selected_option?.value ?? input?.value;
     if (value !== undefined && value !== null && value.trim() !== "") entered[name] = value;
   }

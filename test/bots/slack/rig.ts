@@ -132,7 +132,7 @@ export async function slackRig(
       rig.interact({
         type: "block_suggestion",
         ...sender(user),
-        action_id: "input",
+        action_id: `input:${field}`,
         block_id: field,
         value: text,
         container: { type: "view", view_id: "V1" },
@@ -149,7 +149,10 @@ export async function slackRig(
 
 function stateOf(values: Record<string, string>): Record<string, unknown> {
   return Object.fromEntries(
-    Object.entries(values).map(([field, value]) => [field, { input: { type: "plain_text_input", value } }]),
+    Object.entries(values).map(([field, value]) => [
+      field,
+      { [`input:${field}`]: { type: "plain_text_input", value } },
+    ]),
   );
 }
 
