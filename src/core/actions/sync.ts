@@ -5,7 +5,8 @@ import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { duration } from "../operations/card.ts";
 import type { Issued, StepContext, StepDefinition } from "../operations/step.ts";
-import { runSync, type SyncReport, type SyncResource, syncResources } from "../sync/run.ts";
+import { type SyncReport, type SyncResource, syncResources } from "../sync/pass.ts";
+import { runSync } from "../sync/run.ts";
 import { cloudOption } from "./options.ts";
 
 const minuteMs = 60_000;
