@@ -58,7 +58,6 @@ export interface OpenStackClient {
   list<T>(request: ListCall<T>): Promise<List<T>>;
   /** The cloud's clock minus ours, by the last Date header. Milliseconds. */
   clockOffsetMs(): number;
-  now(): number;
   microversion(): Promise<string>;
   session(): Promise<Session>;
   close(): Promise<void>;
@@ -137,7 +136,6 @@ export function createClient(
     },
     list: (request) => listPages(options.name, call, request),
     clockOffsetMs: () => offsetMs,
-    now,
     microversion: () => negotiation.microversion(),
     session: () => identity.session(),
     close: () => http.close(),

@@ -11,7 +11,7 @@ import type { OpenStackCloudOptions, OpenStackRuntime } from "./options.ts";
 import { flavorIdOf, preflightProvision } from "./preflight.ts";
 import { createStep, planCreate } from "./steps/create.ts";
 import { deleteStep, planDelete } from "./steps/delete.ts";
-import { discardStep, SETTLE_MS } from "./steps/discard.ts";
+import { discardStep } from "./steps/discard.ts";
 import { passwordStep, planPassword } from "./steps/password.ts";
 import { openStackPowerVerbs, planPower, powerStep, rebootStep } from "./steps/power.ts";
 import { confirmResizeStep, planResize, resizeStep } from "./steps/resize.ts";
@@ -35,7 +35,8 @@ export function createOpenStackCloud(options: OpenStackCloudOptions, runtime: Op
   return {
     name: options.name,
     provider: "openstack",
-    settleMs: SETTLE_MS,
+    // A proxy may hold a request that long after its client has gone.
+    settleMs: 60_000,
     watchEveryMs: 2_000,
     usesFlavors: true,
     steps: [

@@ -17,9 +17,6 @@ import { isBusy, stateOf, statusOf, taskOf } from "./state.ts";
 /** The copy of the marker in the metadata: what a person sees in Horizon, where tags are not shown. */
 export const MARKER_KEY = "ratatosk_operation";
 const MARKER = /^op=.+\.\d+$/u;
-/** `tags-any` matches whole tags, so the attempts are counted out. An operation that needed more was stopped long ago. */
-const MAX_ATTEMPTS = 20;
-
 export function getServer(client: OpenStackClient, id: string, signal?: AbortSignal): Promise<NovaServer> {
   return client
     .read({ service: "compute", path: `/servers/${encodeURIComponent(id)}`, signal }, NovaServerAnswer)
@@ -67,29 +64,40 @@ export function listChanges(client: OpenStackClient, since: Date, signal?: Abort
   });
 }
 
+/**
+ * Both are put on a server at its creation: Nova's filter compares whole tags, so the one without the attempt finds the
+ * servers of all attempts with one look, however many there were.
+ */
+export function tagsOf(operationId: string, marker: string): string[] {
+  return [operationTag(operationId), marker];
+}
+
+function operationTag(operationId: string): string {
+  return `op=${operationId}`;
+}
+
 /** Every server that carries a tag of this operation; oldest first. The tag is there before the POST has answered. */
 export async function findMarked(
   client: OpenStackClient,
   operationId: string,
   signal?: AbortSignal,
 ): Promise<NovaServer[]> {
-  const tags = Array.from({ length: MAX_ATTEMPTS }, (_, index) => `op=${operationId}.${index + 1}`);
   const { rows } = await client.list({
     service: "compute",
     path: "/servers/detail",
-    query: { "tags-any": tags.join(",") },
+    query: { tags: operationTag(operationId) },
     key: "servers",
     item: NovaServer,
     signal,
   });
-  // Checked again in the answer: an old Nova ignores filters it does not know and would hand us everybody's.
+  // Checked again in the answer: a Nova that ignores a filter would hand us everybody's.
   return rows
     .filter((server) => carriesMarker(server, operationId))
     .toSorted((a, b) => (a.created ?? "").localeCompare(b.created ?? "") || a.id.localeCompare(b.id));
 }
 
 export function carriesMarker(server: NovaServer, operationId: string): boolean {
-  return (server.tags ?? []).some((tag) => MARKER.test(tag) && tag.startsWith(`op=${operationId}.`));
+  return server.tags?.includes(operationTag(operationId)) ?? false;
 }
 
 export function createServer(

@@ -9,15 +9,8 @@ export const ServerCondition = z.object({
 });
 export type ServerCondition = z.infer<typeof ServerCondition>;
 
-/**
- * Settled when one of these servers has moved on, or, when there are none, once `notBefore` has come: until then a lost call
- * may still be held by a proxy and make its server.
- */
-export const DiscardCondition = z.object({
-  kind: z.literal("discard"),
-  serverIds: z.array(z.string()),
-  notBefore: z.iso.datetime(),
-});
+/** Settled when one of these servers has moved on; verify then looks at all of them. */
+export const DiscardCondition = z.object({ kind: z.literal("discard"), serverIds: z.array(z.string()) });
 export type DiscardCondition = z.infer<typeof DiscardCondition>;
 
 export const Condition = z.discriminatedUnion("kind", [ServerCondition, DiscardCondition]);

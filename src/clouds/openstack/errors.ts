@@ -116,7 +116,7 @@ export function errorOf(call: FailedCall): ServiceError {
       );
     case 403:
     case 413:
-      return refusedByPolicy(response.status, text, options);
+      return refusedByPolicy(response, text, options);
     case 404:
       return new ServiceError(
         "cloud_not_found",
@@ -202,9 +202,17 @@ const INVALID_SENTENCES: readonly (readonly [RegExp, string])[] = [
   [/user_data/iu, "The start-up data is too long for the cloud."],
 ];
 
-const QUOTA = /quota exceeded|exceeds? (the )?quota|OverQuota/iu;
+// The last is Nova's and Glance's wording under unified limits.
+const QUOTA = /quota exceeded|exceeds? (the )?quota|OverQuota|is over (a )?limit/iu;
 
-function refusedByPolicy(status: number, text: CloudText, options: ServiceErrorOptions): ServiceError {
+function refusedByPolicy(
+  response: HttpResponse,
+  text: CloudText,
+  options: ServiceErrorOptions,
+): ServiceError {
+  const { status, retryAfterMs } = response;
+  // Cinder's quota is a 413 with Retry-After: 0; with a real pause it is a rate limit of the old kind.
+  if (status === 413 && (retryAfterMs ?? 0) > 0) return busyGateway(response, options);
   // Nova answers 403 for a quota as well as for a policy, and Cinder 413 overLimit: the words decide.
   if (QUOTA.test(text.message) || text.type === "overLimit") return quota(text, options);
   if (status === 413) {

@@ -24,7 +24,7 @@ export function createWatch(client: OpenStackClient, now: () => number): Watch {
     // Only after all pages: a failed page throws, and the next pass asks for the same again.
     cursor = (date?.getTime() ?? now() + client.clockOffsetMs()) - OVERLAP_MS;
     const byId = new Map(rows.map((row) => [row.id, row]));
-    return waits.flatMap((wait) => observe(wait, byId, now()) ?? []);
+    return waits.map((wait) => observe(wait, byId));
   };
 }
 
@@ -38,7 +38,7 @@ function beginning(waits: readonly OpenWait[], cursor: number | undefined, offse
   return Math.min(...starts, ...(cursor === undefined ? [] : [cursor]));
 }
 
-function observe(wait: OpenWait, rows: ReadonlyMap<string, NovaServer>, nowMs: number): Observation | null {
+function observe(wait: OpenWait, rows: ReadonlyMap<string, NovaServer>): Observation {
   const parsed = Condition.safeParse(wait.condition);
   if (!parsed.success) {
     // Written by another version of this program: the step's own verify knows better.
@@ -48,22 +48,20 @@ function observe(wait: OpenWait, rows: ReadonlyMap<string, NovaServer>, nowMs: n
   if (condition.kind === "server") return observeServer(wait, rows.get(condition.serverId), condition.leave);
   const moved = condition.serverIds.some((id) => {
     const row = rows.get(id);
-    return row !== undefined && (isGone(row) || !isBusy(row));
+    return row === undefined ? wait.observedAt === null : isGone(row) || !isBusy(row);
   });
-  const due = condition.serverIds.length === 0 && nowMs >= new Date(condition.notBefore).getTime();
-  return moved || due
+  return moved
     ? { waitId: wait.id, result: { outcome: "settled" } }
     : { waitId: wait.id, note: "being removed" };
 }
 
-function observeServer(
-  wait: OpenWait,
-  row: NovaServer | undefined,
-  leave: readonly string[],
-): Observation | null {
+function observeServer(wait: OpenWait, row: NovaServer | undefined, leave: readonly string[]): Observation {
   if (row === undefined) {
-    // Not changed since the last look. A new wait whose server is not in the list has not been looked at.
-    return wait.observedAt === null ? null : { waitId: wait.id };
+    // Not changed since the last look; or, for a new wait, not changed since the call, or not listed yet: verify asks for
+    // the server itself.
+    return wait.observedAt === null
+      ? { waitId: wait.id, result: { outcome: "settled", detail: "not among the changes" } }
+      : { waitId: wait.id };
   }
   const status = statusOf(row);
   if (isGone(row)) return { waitId: wait.id, result: { outcome: "gone", detail: status } };

@@ -3,7 +3,15 @@ import type { ProvisionOrder } from "../../../core/cloud.ts";
 import { ServiceError } from "../../../core/errors.ts";
 import type { PlannedStep, StepContext, StepDefinition, Verdict } from "../../../core/operations/step.ts";
 import type { OpenStackClient } from "../client.ts";
-import { createServer, findAction, findMarked, findServer, MARKER_KEY, remoteServerOf } from "../compute.ts";
+import {
+  createServer,
+  findAction,
+  findMarked,
+  findServer,
+  MARKER_KEY,
+  remoteServerOf,
+  tagsOf,
+} from "../compute.ts";
 import { serverCondition } from "../condition.ts";
 import { NovaCreated, type NovaServer } from "../schema.ts";
 import { isBusy, noteOf, stateOf, statusOf } from "../state.ts";
@@ -58,7 +66,7 @@ export function createStep(client: OpenStackClient): StepDefinition {
           imageRef: input.imageId,
           networks: [{ uuid: input.networkId }],
           metadata: { ...input.metadata, [MARKER_KEY]: context.marker },
-          tags: [context.marker],
+          tags: tagsOf(context.operation.id, context.marker),
           user_data: userData,
         },
         { timeoutMs: callTimeoutMs, signal: context.signal, secrets: [password, userData] },

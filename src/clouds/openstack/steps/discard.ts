@@ -1,4 +1,5 @@
-// Undoes openstack.create: removes every server that carries this operation's marker, whatever the attempt, and no other.
+// Undoes openstack.create: removes every server that carries this operation's marker, whatever the attempt, and no other. The
+// engine begins it only when a create whose answer was lost can no longer be on its way.
 import { z } from "zod";
 import { isServiceError } from "../../../core/errors.ts";
 import type { StepContext, StepDefinition } from "../../../core/operations/step.ts";
@@ -12,8 +13,7 @@ import { DISCARD } from "./create.ts";
 const Input = z.object({ operationId: z.string(), serverId: z.string().nullable() });
 
 const CALL_TIMEOUT_MS = 60_000;
-/** How long a proxy may hold a lost create and still hand it on. */
-export const SETTLE_MS = 60_000;
+const DONE = { kind: "done", gone: true, note: "Nothing of this order is left in the cloud." } as const;
 
 export function discardStep(client: OpenStackClient): StepDefinition {
   return {
@@ -25,21 +25,15 @@ export function discardStep(client: OpenStackClient): StepDefinition {
     async issue(context) {
       // Several deletes when there are twins: each is absolute, so the whole is repeated after a lost answer.
       const left = await removeMarked(client, context);
-      return {
-        kind: "wait",
-        reference: { serverIds: left.map((server) => server.id) },
-        condition: conditionOf(context, left),
-        note: "Removing the unfinished server.",
-      };
+      if (left.length === 0) return DONE;
+      const condition = conditionOf(left);
+      return { kind: "wait", reference: { serverIds: condition.serverIds }, condition };
     },
 
     async verify(context) {
       // A twin may have turned up since: it is asked to go as well, because a decision to undo covers all of this operation's.
       const left = await removeMarked(client, context);
-      if (left.length > 0 || !settled(client, context)) {
-        return { kind: "pending", condition: conditionOf(context, left) };
-      }
-      return { kind: "done", gone: true, note: "The unfinished server was removed." };
+      return left.length === 0 ? DONE : { kind: "pending", condition: conditionOf(left) };
     },
   };
 }
@@ -70,16 +64,6 @@ async function remaining(client: OpenStackClient, context: StepContext): Promise
   return found.filter((server) => !isGone(server));
 }
 
-function conditionOf(context: StepContext, left: readonly NovaServer[]): DiscardCondition {
-  return {
-    kind: "discard",
-    serverIds: left.map((server) => server.id),
-    notBefore: new Date(context.issuedAt.getTime() + SETTLE_MS).toISOString(),
-  };
-}
-
-/** Only a create whose answer we never had can still make a server. */
-function settled(client: OpenStackClient, context: StepContext): boolean {
-  const { serverId } = Input.parse(context.input);
-  return serverId !== null || client.now() >= context.issuedAt.getTime() + SETTLE_MS;
+function conditionOf(left: readonly NovaServer[]): DiscardCondition {
+  return { kind: "discard", serverIds: left.map((server) => server.id) };
 }

@@ -162,59 +162,80 @@ export function confirmResizeStep(client: OpenStackClient): StepDefinition {
 }
 
 async function issueConfirm(client: OpenStackClient, context: StepContext): Promise<Issued> {
-  const { serverId } = Input.parse(context.input);
-  const condition = serverCondition(serverId, ["VERIFY_RESIZE"]);
-  const before = await getServer(client, serverId, context.signal);
-  // An operator's resize_confirm_window confirms by itself; verify then looks at the size.
-  if (statusOf(before) !== "VERIFY_RESIZE" || isBusy(before))
-    return { kind: "wait", reference: {}, condition };
+  const input = Input.parse(context.input);
+  const before = await getServer(client, input.serverId, context.signal);
+  // An operator's resize_confirm_window confirms by itself.
+  if (statusOf(before) !== "VERIFY_RESIZE" || isBusy(before)) return confirmedBy(client, context, before);
   try {
     const answer = await actOnServer(
       client,
-      serverId,
+      input.serverId,
       { confirmResize: null },
       { timeoutMs: CALL_TIMEOUT_MS, signal: context.signal },
     );
     return {
       kind: "wait",
       reference: answer.requestId === undefined ? {} : { requestId: answer.requestId },
-      condition,
+      condition: serverCondition(input.serverId, ["VERIFY_RESIZE"]),
     };
   } catch (error) {
-    // Confirmed between our look and our call, or being confirmed: verify decides.
-    if (isServiceError(error, "cloud_conflict") && error.facts["locked"] !== true) {
-      return { kind: "wait", reference: {}, condition };
-    }
-    throw error;
+    // Confirmed between our look and our call.
+    if (!isServiceError(error, "cloud_conflict") || error.facts["locked"] === true) throw error;
+    const after = await getServer(client, input.serverId, context.signal);
+    if (statusOf(after) === "VERIFY_RESIZE" && !isBusy(after)) throw error;
+    return confirmedBy(client, context, after);
   }
+}
+
+/** Without a call of ours. Throws when the size is not the new one. */
+async function confirmedBy(
+  client: OpenStackClient,
+  context: StepContext,
+  server: NovaServer,
+): Promise<Issued> {
+  const verdict = await confirmVerdict(client, context, server);
+  if (verdict.kind === "failed") throw verdict.error;
+  if (verdict.kind === "pending") return { kind: "wait", reference: {}, condition: verdict.condition };
+  return { ...verdict, note: "The cloud has kept the new size by itself." };
 }
 
 async function verifyConfirm(client: OpenStackClient, context: StepContext): Promise<Verdict> {
   const input = Input.parse(context.input);
   const server = await findServer(client, input.serverId, context.signal);
   if (server === null) return { kind: "failed", error: vanished(client) };
+  return confirmVerdict(client, context, server);
+}
+
+async function confirmVerdict(
+  client: OpenStackClient,
+  context: StepContext,
+  server: NovaServer,
+): Promise<Verdict> {
+  const input = Input.parse(context.input);
   const status = statusOf(server);
+  if (isBusy(server) || status === "UNKNOWN") {
+    return stillWaiting(server, serverCondition(server.id, ["VERIFY_RESIZE"]));
+  }
+  const record = await findOwnAction(client, context, { serverId: server.id, actions: ["confirmResize"] });
   // After the 204 the server stays in VERIFY_RESIZE without a task for about a second.
-  if (isBusy(server) || status === "UNKNOWN" || status === "VERIFY_RESIZE") {
+  if (status === "VERIFY_RESIZE" && failureOf(record) === null) {
     return stillWaiting(server, serverCondition(server.id, ["VERIFY_RESIZE"]));
   }
   const remote = remoteServerOf(server);
   const flavor = await findFlavor(client, input, context.signal);
-  if (status !== "ERROR" && hasFlavor(server, flavor, input)) {
-    return { kind: "done", server: remote };
-  }
-  const back = status !== "ERROR";
+  const kept = hasFlavor(server, flavor, input);
+  if (kept && status !== "ERROR" && status !== "VERIFY_RESIZE") return { kind: "done", server: remote };
   return {
     kind: "failed",
     server: remote,
     error: new ServiceError(
       "cloud_failed",
-      back
-        ? "The server went back to its old size: the resize was undone in the cloud before it could be kept."
-        : "The server fell into an error state while the new size was being made final. The operators must look at it.",
+      kept
+        ? "The cloud could not make the new size final. The operators must look at the server."
+        : "The server went back to its old size: the resize was undone in the cloud before it could be kept.",
       {
         facts: { cloud: client.cloud, status },
-        staffDetail: `${client.cloud}: server ${server.id} is ${status}`,
+        staffDetail: `${client.cloud}: server ${server.id} is ${status}; ${recordDetailOf(record)}`,
       },
     ),
   };

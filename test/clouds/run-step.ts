@@ -1,0 +1,150 @@
+/** The engine's part for one step, without the engine: issue, find out after a lost answer, wait, verify. */
+import { setTimeout as pause } from "node:timers/promises";
+import { pino } from "pino";
+import type { Cloud, OpenWait } from "../../src/core/cloud.ts";
+import { isServiceError, type ServiceError } from "../../src/core/errors.ts";
+import type { PlannedStep, StepContext, StepDefinition, Verdict } from "../../src/core/operations/step.ts";
+import type { Database } from "../../src/database/client.ts";
+
+export interface RunOptions {
+  operationId: string;
+  secret?: string;
+  /** How often the cloud is looked at. */
+  everyMs?: number;
+  limitMs?: number;
+}
+
+export interface StepRun {
+  verdict: Exclude<Verdict, { kind: "pending" }>;
+  /** How often `issue` was called. */
+  issued: number;
+  /** The error of the first `issue`, when its answer was lost. */
+  lost?: ServiceError;
+  reference: Record<string, unknown> | null;
+  notes: string[];
+}
+
+/** A cloud's step has no business in the database. */
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- any use of it throws
+const noDatabase = new Proxy({} as Database, {
+  get(_target, key) {
+    throw new Error(`a cloud's step used the database (${String(key)})`);
+  },
+});
+
+export function definitionOf(cloud: Cloud, name: string): StepDefinition {
+  const found = cloud.steps.find((step) => step.name === name);
+  if (found === undefined) throw new Error(`cloud ${cloud.name} has no step ${name}`);
+  return found;
+}
+
+export function contextOf(cloud: Cloud, planned: PlannedStep, options: RunOptions): StepContext {
+  return {
+    operation: {
+      id: options.operationId,
+      publicId: "op-test",
+      action: "test",
+      input: {},
+      plan: {},
+      output: {},
+    },
+    // As it comes back from the database.
+    input: JSON.parse(JSON.stringify(planned.input)),
+    attempt: 1,
+    marker: `op=${options.operationId}.1`,
+    reference: null,
+    issuedAt: new Date(),
+    externalId: null,
+    cloud,
+    database: noDatabase,
+    log: pino({ level: "silent" }),
+    signal: new AbortController().signal,
+    readSecret: () => Promise.resolve(options.secret ?? "not-a-secret"),
+  };
+}
+
+const MAX_ATTEMPTS = 3;
+
+/** Throws what `issue` refuses with. */
+export async function runStep(cloud: Cloud, planned: PlannedStep, options: RunOptions): Promise<StepRun> {
+  const step = definitionOf(cloud, planned.name);
+  const context = contextOf(cloud, planned, options);
+  const run: StepRun = { verdict: { kind: "done" }, issued: 0, reference: null, notes: [] };
+  while (run.issued < MAX_ATTEMPTS) {
+    run.issued += 1;
+    context.attempt = run.issued;
+    context.marker = `op=${options.operationId}.${run.issued}`;
+    context.issuedAt = new Date();
+    try {
+      const issued = await step.issue(context);
+      if (issued.kind !== "wait") return ended(run, issued);
+      context.reference = stored(issued.reference);
+      return await finish(step, { context, condition: stored(issued.condition), options, run });
+    } catch (error) {
+      if (!isServiceError(error, "unknown_outcome")) throw error;
+      run.lost = error;
+      const probe = await step.probe?.(context);
+      if (probe?.effect === "unknown") throw error;
+      if (probe?.effect === "present") {
+        context.reference = stored(probe.reference);
+        return finish(step, { context, condition: stored(probe.condition), options, run });
+      }
+    }
+  }
+  throw new Error(`${step.name} was issued ${MAX_ATTEMPTS} times`, { cause: run.lost });
+}
+
+function ended(run: StepRun, verdict: StepRun["verdict"]): StepRun {
+  run.verdict = verdict;
+  if (verdict.kind === "done" && verdict.note !== undefined) run.notes.push(verdict.note);
+  return run;
+}
+
+interface Rest {
+  context: StepContext;
+  condition: Record<string, unknown>;
+  options: RunOptions;
+  run: StepRun;
+}
+
+async function finish(step: StepDefinition, { context, condition, options, run }: Rest): Promise<StepRun> {
+  run.reference = context.reference;
+  const limit = Date.now() + (options.limitMs ?? 15_000);
+  let wait: OpenWait = { id: "wait", condition, since: context.issuedAt, observedAt: null };
+  while (Date.now() < limit) {
+    const [observation] = await context.cloud.watch([wait]);
+    if (observation?.note !== undefined && run.notes.at(-1) !== observation.note)
+      run.notes.push(observation.note);
+    if (observation?.result !== undefined) {
+      const verdict = await verify(step, context);
+      if (verdict.kind !== "pending") return ended(run, verdict);
+      // As the engine does: a new wait, from now on.
+      context.issuedAt = new Date();
+      wait = { id: "wait", condition: stored(verdict.condition), since: context.issuedAt, observedAt: null };
+    } else if (observation !== undefined) {
+      wait.observedAt = new Date();
+    }
+    await pause(options.everyMs ?? 15);
+  }
+  throw new Error(`step ${step.name} did not end: ${run.notes.join(", ")}`);
+}
+
+function verify(step: StepDefinition, context: StepContext): Promise<Verdict> {
+  if (step.verify === undefined) throw new Error(`step ${step.name} waits but cannot verify`);
+  return step.verify(context);
+}
+
+function stored(value: Record<string, unknown>): Record<string, unknown> {
+  return JSON.parse(JSON.stringify(value));
+}
+
+/** All steps of a procedure; throws when one does not end as done. */
+export async function runAll(cloud: Cloud, steps: PlannedStep[], options: RunOptions): Promise<StepRun[]> {
+  const runs: StepRun[] = [];
+  for (const step of steps) {
+    const run = await runStep(cloud, step, options);
+    runs.push(run);
+    if (run.verdict.kind === "failed") throw run.verdict.error;
+  }
+  return runs;
+}
