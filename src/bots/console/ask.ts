@@ -29,7 +29,7 @@ export async function askForm(form: Form, options: AskOptions): Promise<Record<s
   );
   for (const field of form.fields) {
     const error = form.errors?.[field.name];
-    if (error !== undefined) await screen.print(`${screen.paint("red", "✗")} ${printable(error)}`);
+    if (error !== undefined) await screen.say(error, "error");
     if (field.initial !== undefined && error === undefined) {
       values[field.name] = field.initial;
       await screen.print(
@@ -69,7 +69,7 @@ async function askField(
     const text = typed.text.trim();
     if (text === "") {
       if (!field.required) return "";
-      await screen.print(`  ${screen.paint("yellow", "!")} This one is needed; Ctrl+C stops.`);
+      await screen.say("This one is needed; Ctrl+C stops.", "warning");
       continue;
     }
     const chosen = chosenOf(choices, text);
@@ -93,7 +93,7 @@ async function choicesOf(
 
 async function showChoices(field: FormField, choices: readonly Choice[], screen: Screen): Promise<void> {
   if (field.help !== undefined && choices.length === 0) {
-    await screen.print(`  ${screen.paint("dim", printable(field.help))}`);
+    await screen.say(field.help);
   }
   const width = String(choices.length).length;
   const lines = choices.map(({ value, label }, index) => {

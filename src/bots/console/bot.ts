@@ -9,10 +9,10 @@ import type { Entrance } from "../../core/request.ts";
 import { createButtons } from "./buttons.ts";
 import { createCards } from "./cards.ts";
 import { complete } from "./complete.ts";
-import { builtIns, createConversation, describe } from "./conversation.ts";
+import { builtIns, type Conversation, createConversation, describe } from "./conversation.ts";
 import type { PrincipalFlag } from "./principal-flag.ts";
-import { createReader, type Reader } from "./reader.ts";
-import { type ConsoleOutput, createScreen } from "./screen.ts";
+import { type Completer, createReader, type Reader } from "./reader.ts";
+import { type ConsoleOutput, createScreen, type Screen } from "./screen.ts";
 import { wantsColor } from "./text.ts";
 
 export interface ConsoleBotOptions {
@@ -82,20 +82,11 @@ export function createConsoleBot(options: ConsoleBotOptions): ConsoleBot {
       principal: () => principal,
       ...(identify === undefined ? {} : { become }),
     });
-    if (interactive) await screen.print(greeting(principal));
-    const wanted = {
-      prompt: screen.paint("bold", "ratatosk> "),
-      history: true,
-      complete: (line: string) => complete(line, { registry, principal, lookup: entrance.lookup, builtIns }),
-    };
-    let leaving = false;
-    for (;;) {
-      const typed = await reader.next(wanted);
-      if (typed.kind === "end" || (leaving && typed.kind === "interrupt")) break;
-      leaving = typed.kind === "interrupt" && typed.empty;
-      if (leaving) await screen.print(screen.paint("dim", "Ctrl+C again, or exit, leaves."));
-      if (typed.kind === "line" && (await conversation.run(typed.text)) === "leave") break;
-    }
+    if (interactive) await greet(screen, principal);
+    await converse(reader, conversation, {
+      screen,
+      complete: (line) => complete(line, { registry, principal, lookup: entrance.lookup, builtIns }),
+    });
     reader.close();
     return conversation.finish();
   }
@@ -122,10 +113,25 @@ export function createConsoleBot(options: ConsoleBotOptions): ConsoleBot {
   };
 }
 
-function greeting(principal: Principal): string {
-  return [
-    `Ratatosk, as ${describe(principal)}. Nothing leaves this terminal but what you ask for.`,
-    "Try: help, server list. Tab completes, !1 presses [1], exit leaves.",
-    "",
-  ].join("\n");
+async function greet(screen: Screen, principal: Principal): Promise<void> {
+  await screen.say(`Ratatosk, as ${describe(principal)}. This is the whole chat, without a chat platform.`);
+  await screen.say("Try: help, server list. Tab completes, !1 presses [1], exit leaves.");
+  await screen.print("");
+}
+
+/** Until the input ends, the person leaves, or presses Ctrl+C twice on an empty line. */
+async function converse(
+  reader: Reader,
+  conversation: Conversation,
+  { screen, complete: completer }: { screen: Screen; complete: Completer },
+): Promise<void> {
+  const wanted = { prompt: screen.paint("bold", "ratatosk> "), history: true, complete: completer };
+  let leaving = false;
+  for (;;) {
+    const typed = await reader.next(wanted);
+    if (typed.kind === "end" || (leaving && typed.kind === "interrupt")) return;
+    leaving = typed.kind === "interrupt" && typed.empty;
+    if (leaving) await screen.print(screen.paint("dim", "Ctrl+C again, or exit, leaves."));
+    if (typed.kind === "line" && (await conversation.run(typed.text)) === "leave") return;
+  }
 }

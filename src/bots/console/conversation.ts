@@ -17,7 +17,7 @@ import type { Cards } from "./cards.ts";
 import { createFollower, type Follower } from "./follow.ts";
 import { type PrincipalFlag, parsePrincipalFlag } from "./principal-flag.ts";
 import type { Reader } from "./reader.ts";
-import { renderView, toneMarks } from "./render.ts";
+import { renderView } from "./render.ts";
 import { revealSecret } from "./reveal.ts";
 import type { Screen } from "./screen.ts";
 import { printable } from "./text.ts";
@@ -89,7 +89,7 @@ export function createConversation(options: ConversationOptions): Conversation {
       if (interactive) return 0;
       const open = await follower.open();
       if (open.length > 0) {
-        await showText(talk, "warning", `${listed(open)} still waits for somebody's decision.`);
+        await talk.screen.say(`${listed(open)} still waits for somebody's decision.`, "warning");
       }
       return failed || open.length > 0 ? 1 : 0;
     },
@@ -166,7 +166,7 @@ async function showAnswer(talk: Talk, answer: Answer, channel: string): Promise<
       return;
     case "operation":
       talk.follower.follow({ operationId: answer.operationId, publicId: answer.publicId, channel });
-      await showText(talk, answer.view.tone, answer.view.text ?? answer.view.title);
+      await talk.screen.say(answer.view.text ?? answer.view.title, answer.view.tone);
       return;
     case "form":
       throw refused(missing(answer.form));
@@ -200,9 +200,8 @@ async function confirmed(talk: Talk, { number, button }: NumberedButton): Promis
   if (!talk.interactive) {
     throw refused(`${button.label} asks "${confirm.title}"; write !${number} yes to press it from a script.`);
   }
-  await talk.screen.print(
-    `${talk.screen.paint(["bold", "yellow"], printable(confirm.title))}\n  ${printable(confirm.text)}`,
-  );
+  await talk.screen.say(confirm.title, "warning");
+  await talk.screen.say(confirm.text);
   const typed = await talk.reader.next({
     prompt: `  ${printable(confirm.yes)}? Type yes or no: `,
     history: false,
@@ -222,7 +221,7 @@ async function become(talk: Talk, text: string): Promise<void> {
     const where = kind === "staff" ? "a staff member" : "a customer";
     throw new ServiceError("not_found", `Nobody is configured as ${where} "${name}"; you stay who you are.`);
   }
-  await showText(talk, "success", `You are ${describe(principal)} now.`);
+  await talk.screen.say(`You are ${describe(principal)} now.`, "success");
 }
 
 export function describe(principal: Principal): string {
@@ -236,17 +235,12 @@ async function showView(talk: Talk, view: View): Promise<void> {
   );
 }
 
-async function showText(talk: Talk, tone: View["tone"], text: string): Promise<void> {
-  const { mark, style } = toneMarks[tone];
-  await talk.screen.print(`${talk.screen.paint(style, mark)} ${printable(text)}`);
-}
-
 async function showError(talk: Talk, error: unknown): Promise<void> {
   const problem = problemOf(error);
   if (problem.code === "internal") talk.log.error({ err: error }, "a console command failed");
   const all = error instanceof ServiceError && isTexts(error.facts["errors"]) ? error.facts["errors"] : {};
   const messages = new Set([problem.message, ...Object.values(all)]);
-  for (const message of messages) await showText(talk, "error", message);
+  for (const message of messages) await talk.screen.say(message, "error");
   if (problem.staffDetail !== undefined && talk.principal().kind !== "customer") {
     await talk.screen.print(talk.screen.paint("dim", `  ${printable(problem.staffDetail)}`));
   }

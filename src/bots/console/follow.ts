@@ -3,7 +3,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type OperationState, type Stage, stageOf, stateLabels } from "../../core/operations/state.ts";
 import type { View } from "../../core/view.ts";
 import type { Cards } from "./cards.ts";
-import { toneMarks } from "./render.ts";
 import type { Screen } from "./screen.ts";
 
 interface Followed {
@@ -74,9 +73,8 @@ export function createFollower({ cards, screen, stateOf }: FollowerOptions): Fol
 
   async function tell(one: Followed, state: OperationState | null): Promise<void> {
     const well = state !== null && stageOf[state] === "ended_well";
-    const { mark, style } = toneMarks[well ? "success" : "warning"];
     const label = state === null ? "is no longer kept" : stateLabels[state].toLowerCase();
-    await screen.print(`${screen.paint(style, mark)} ${one.publicId}: ${label}`);
+    await screen.say(`${one.publicId}: ${label}`, well ? "success" : "warning");
   }
 
   return {

@@ -76,12 +76,10 @@ export function createReader({ input, output, screen, interactive, log }: Reader
   });
   lines.on("SIGINT", () => {
     const empty = lines.line === "";
+    lines.write(null, { ctrl: true, name: "e" });
     output.write("^C\n");
-    // The half-typed line would come back below; Ctrl+E and Ctrl+U are readline's own way to drop it.
-    if (!empty) {
-      lines.write(null, { ctrl: true, name: "e" });
-      lines.write(null, { ctrl: true, name: "u" });
-    }
+    // readline has no call that drops the half-typed line; it would come back with the next prompt.
+    Object.assign(lines, { line: "", cursor: 0, prevRows: 0 });
     arrive({ kind: "interrupt", empty });
   });
 

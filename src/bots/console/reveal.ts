@@ -12,14 +12,9 @@ export async function revealSecret(
   const warning =
     "Shown this once and deleted now. Keep it, then type clear: a terminal remembers what it showed.";
   try {
-    await screen.print(
-      [
-        screen.paint("bold", printable(reveal.label)),
-        `  ${printable(reveal.text)}`,
-        `${screen.paint("yellow", "!")} ${warning}`,
-        "",
-      ].join("\n"),
-    );
+    // Never broken into lines: it is copied.
+    await screen.print(`${screen.paint("bold", printable(reveal.label))}\n  ${printable(reveal.text)}`);
+    await screen.say(warning, "warning");
   } catch (error) {
     log.warn({ err: error }, "a secret could not be shown; it can be asked for again");
     await reveal.release();
