@@ -133,14 +133,13 @@ function fieldsOf(operation: CardRow, audience: Audience): ViewField[] {
 
 /** "2 → 4" for what changes, the value alone for what is new. */
 export function changesOf(plan: { before: Record<string, unknown>; after: Record<string, unknown> }): ViewField[] {
-  return Object.entries(plan.after).flatMap(([key, after]) => {
-    const shown = shownFields[key];
-    if (shown === undefined || after === null || after === undefined) return [];
-    const [label, describe] = shown;
+  // In the order of the table: JSON columns do not keep one.
+  return Object.entries(shownFields).flatMap(([key, [label, describe]]) => {
+    const after = plan.after[key];
     const before = plan.before[key];
+    if (after === null || after === undefined) return [];
     if (before === undefined || before === null) return [{ label, value: describe(after) }];
-    if (before === after) return [];
-    return [{ label, value: `${describe(before)} → ${describe(after)}` }];
+    return before === after ? [] : [{ label, value: `${describe(before)} → ${describe(after)}` }];
   });
 }
 

@@ -17,8 +17,10 @@ export type End = "succeeded" | "failed" | "cancelled" | "expired";
 
 /** What a step found out, into the operation's output and the server's row. */
 export async function applyOutcome(tx: Transaction, operation: OperationRow, outcome: StepOutcome): Promise<void> {
-  if (outcome.output !== undefined) {
-    operation.output = { ...operation.output, ...outcome.output };
+  const addresses = outcome.server === undefined ? {} : { addresses: outcome.server.addresses };
+  const handedOn = { ...addresses, ...outcome.output };
+  if (Object.keys(handedOn).length > 0) {
+    operation.output = { ...operation.output, ...handedOn };
     await tx.sql(`UPDATE operations SET output = $2::jsonb WHERE id = $1`, [operation.id, operation.output]);
   }
   if (operation.serverId === null) return;

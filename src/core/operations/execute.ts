@@ -35,14 +35,14 @@ function isWorthAnotherTry(error: unknown): error is ServiceError {
 }
 
 export async function issueStep(run: Run, at: At): Promise<Progress> {
+  const { engine } = run;
+  const call = callOf(at.definition);
   const intent = await recordIntent(run, at);
   if (intent === null) return "next";
-  const { engine } = run;
   engine.reached("after_intent", at.operation.id);
-  const context = await contextOf(run, { ...at, step: intent });
   let issued: Issued;
   try {
-    issued = await at.definition.issue(context);
+    issued = await at.definition.issue(await contextOf(run, { ...at, step: intent }, call));
   } catch (error) {
     if (run.signal.aborted) throw run.signal.reason;
     return afterFailedCall(run, { ...at, step: intent }, error);
@@ -53,6 +53,25 @@ export async function issueStep(run: Run, at: At): Promise<Progress> {
   return awaitStep(run, at, issued);
 }
 
+/** What may still be sent for one intent: after `call_deadline` others conclude from not finding it that it never was. */
+interface Call {
+  signal: AbortSignal;
+  /** A process that was suspended wakes up with its timers not yet run. Throws ServiceError `timeout`. */
+  requireTime(): void;
+}
+
+function callOf({ callTimeoutMs }: StepDefinition): Call {
+  const notAfter = performance.now() + callTimeoutMs;
+  return {
+    signal: AbortSignal.timeout(callTimeoutMs),
+    requireTime() {
+      if (performance.now() < notAfter) return;
+      const message = "We were too slow to ask the cloud in time, so it was not asked.";
+      throw new ServiceError("timeout", message, { retryable: true });
+    },
+  };
+}
+
 /** The row that says "we are about to ask", committed before we ask. Null when a cancel came first. */
 async function recordIntent(run: Run, { step, definition }: At): Promise<StepRow | null> {
   return fenced(run.engine.database, run.claim, async (tx, row) => {
@@ -60,11 +79,11 @@ async function recordIntent(run: Run, { step, definition }: At): Promise<StepRow
     const rows = await tx.sql<Partial<StepRow>>(
       `UPDATE operation_steps SET state = 'intent', attempt = attempt + 1, issued_at = clock(),
          call_deadline = clock() + make_interval(secs => $3::float8 / 1000), started_at = COALESCE(started_at, clock()),
-         deadline_at = COALESCE(deadline_at, clock() + make_interval(secs => $4::float8 / 1000))
+         deadline_at = COALESCE($5::timestamptz, clock() + make_interval(secs => $4::float8 / 1000))
        WHERE operation_id = $1 AND seq = $2
        RETURNING attempt, issued_at AS "issuedAt", call_deadline AS "callDeadline", started_at AS "startedAt",
          deadline_at AS "deadlineAt"`,
-      [row.id, step.seq, definition.callTimeoutMs, definition.deadlineMs],
+      [row.id, step.seq, definition.callTimeoutMs, definition.deadlineMs, step.deadlineAt],
     );
     await tx.sql(
       `UPDATE operations SET state = CASE WHEN state = 'compensating' THEN state ELSE 'running' END, version = version + 1
@@ -126,19 +145,24 @@ async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
     tx.afterCommit(() => engine.wake.nudge("cards"));
     return true;
   });
-  return patient ? "parked" : failStep(run, at, problem);
+  if (patient) return "parked";
+  // An earlier call may have done it, and without a probe nothing has told since.
+  const unknown = at.step.inDoubt && at.definition.probe === undefined;
+  return unknown ? giveUp(run, at, problem.staffDetail ?? problem.message) : failStep(run, at, problem);
 }
 
 /** Somebody asked and we do not know what came of it. */
-export async function resumeStep(run: Run, at: At): Promise<Progress> {
+export async function resumeStep(run: Run, found: At): Promise<Progress> {
   const { engine } = run;
-  const { definition, step } = at;
-  if (engine.withoutProbe === true) return issueStep(run, at);
+  const { definition } = found;
+  if (engine.withoutProbe === true) return issueStep(run, found);
+  if (definition.evidence === "none") return issueStep(run, found);
+  const at = await markInDoubt(run, found);
+  const { step } = at;
   if (definition.probe === undefined) {
     if (await isPast(engine, step.deadlineAt, 0)) return giveUp(run, at, "the outcome could not be found out in time");
     return issueStep(run, at);
   }
-  await markInDoubt(run, at);
   const probe = await probeEffect(run, at, definition.probe);
   if (probe.effect === "present") {
     const note = probe.note ?? "it was done already";
@@ -149,7 +173,10 @@ export async function resumeStep(run: Run, at: At): Promise<Progress> {
     });
   }
   const settleMs = at.operation.cloudName === null ? 0 : cloudOf(engine, at.operation).settleMs;
-  if (probe.effect === "absent" && (await isPast(engine, step.callDeadline, settleMs))) return issueStep(run, at);
+  if (probe.effect === "absent" && (await isPast(engine, step.callDeadline, settleMs))) {
+    // It begins only now, and so does its time.
+    return issueStep(run, { ...at, step: { ...step, deadlineAt: null } });
+  }
   if (await isPast(engine, step.deadlineAt, settleMs)) {
     return giveUp(run, at, probe.effect === "unknown" ? probe.reason : "the cloud shows nothing");
   }
@@ -157,14 +184,16 @@ export async function resumeStep(run: Run, at: At): Promise<Progress> {
   return "parked";
 }
 
-async function markInDoubt(run: Run, { step, operation }: At) {
-  if (step.inDoubt) return;
+async function markInDoubt(run: Run, at: At): Promise<At> {
+  const { step, operation } = at;
+  if (step.inDoubt) return at;
   await fenced(run.engine.database, run.claim, async (tx) => {
     await tx.sql(`UPDATE operation_steps SET in_doubt = true WHERE operation_id = $1 AND seq = $2`, [
       operation.id,
       step.seq,
     ]);
   });
+  return { ...at, step: { ...step, inDoubt: true } };
 }
 
 async function probeEffect(run: Run, at: At, probe: NonNullable<StepDefinition["probe"]>): Promise<Probe> {
@@ -198,7 +227,7 @@ async function awaitStep(run: Run, at: At, issued: Extract<Issued, { kind: "wait
       [row.id, at.step.seq, issued.reference],
     );
     if (issued.note !== undefined) await appendLog(tx, row.id, [{ level: "info", text: issued.note }]);
-    await openWait(tx, row, at.step.seq, issued.condition);
+    await openWait(tx, row, { seq: at.step.seq, condition: issued.condition, since: null });
     tx.afterCommit(() => nudgeWaiting(engine));
   });
   engine.reached("reference_stored", at.operation.id);
@@ -211,19 +240,24 @@ function nudgeWaiting(engine: Engine) {
   engine.wake.nudge("cards");
 }
 
-/** The deadline is the step's; `since` is when its last call was issued. */
-async function openWait(tx: Transaction, row: OperationRow, seq: number, condition: Record<string, unknown>) {
+/** The deadline is the step's, and so is `since` when it is not given: the moment of its call. */
+async function openWait(
+  tx: Transaction,
+  row: OperationRow,
+  { seq, condition, since }: { seq: number; condition: Record<string, unknown>; since: "now" | null },
+) {
   await closeWaits(tx, row.id, seq);
   const rows = await tx.sql<{ deadlineAt: Date }>(
     `INSERT INTO waits (id, operation_id, step_seq, cloud_id, condition, since, deadline_at)
-     SELECT $3, s.operation_id, s.seq, $4, $5::jsonb, s.issued_at, s.deadline_at
+     SELECT $3, s.operation_id, s.seq, $4, $5::jsonb, CASE WHEN $6 THEN clock() ELSE s.issued_at END, s.deadline_at
      FROM operation_steps s WHERE s.operation_id = $1 AND s.seq = $2
      RETURNING deadline_at AS "deadlineAt"`,
-    [row.id, seq, newId(), row.cloudId, condition],
+    [row.id, seq, newId(), row.cloudId, condition, since === "now"],
   );
   const deadlineAt = rows[0]?.deadlineAt;
   if (deadlineAt === undefined) throw new Error(`step ${seq} of ${row.publicId} has no deadline`);
-  await park(tx, row.id, { at: deadlineAt });
+  // A cancel that came during the call is looked at now, not when the wait is over.
+  await park(tx, row.id, row.cancelRequestedAt === null ? { at: deadlineAt } : { afterMs: 0 });
 }
 
 async function closeWaits(tx: Transaction, operationId: string, seq: number) {
@@ -256,11 +290,7 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
     return giveUp(run, at, `not finished by its deadline${verdict.note === undefined ? "" : `: ${verdict.note}`}`);
   }
   await fenced(engine.database, run.claim, async (tx, row) => {
-    await tx.sql(`UPDATE operation_steps SET issued_at = clock() WHERE operation_id = $1 AND seq = $2`, [
-      row.id,
-      at.step.seq,
-    ]);
-    await openWait(tx, row, at.step.seq, verdict.condition);
+    await openWait(tx, row, { seq: at.step.seq, condition: verdict.condition, since: "now" });
     tx.afterCommit(() => nudgeWaiting(engine));
   });
   return "parked";
@@ -324,7 +354,7 @@ async function isPast(engine: Engine, moment: Date | null, plusMs: number): Prom
   return rows[0]?.past === true;
 }
 
-async function contextOf(run: Run, { operation, step }: At): Promise<StepContext> {
+async function contextOf(run: Run, { operation, step }: At, call?: Call): Promise<StepContext> {
   const { engine } = run;
   const rows =
     operation.serverId === null
@@ -333,6 +363,7 @@ async function contextOf(run: Run, { operation, step }: At): Promise<StepContext
           `SELECT external_id AS "externalId" FROM servers WHERE id = $1`,
           [operation.serverId],
         );
+  call?.requireTime();
   return {
     operation: {
       id: operation.id,
@@ -353,7 +384,11 @@ async function contextOf(run: Run, { operation, step }: At): Promise<StepContext
     },
     database: engine.database,
     log: engine.log,
-    signal: run.signal,
-    readSecret: (secretId) => engine.secrets.read(engine.database, secretId),
+    signal: call === undefined ? run.signal : AbortSignal.any([run.signal, call.signal]),
+    async readSecret(secretId) {
+      const secret = await engine.secrets.read(engine.database, secretId);
+      call?.requireTime();
+      return secret;
+    },
   };
 }

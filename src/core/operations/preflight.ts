@@ -30,7 +30,7 @@ const provisionCheck: StepDefinition = {
   name: "preflight.provision",
   deadlineMs: 5 * minuteMs,
   callTimeoutMs: minuteMs,
-  evidence: "repeatable",
+  evidence: "none",
   async issue(context) {
     await context.cloud.preflightProvision(context.input["order"] as ProvisionOrder, context.signal);
     return { kind: "done" };
@@ -41,7 +41,7 @@ const serverCheck: StepDefinition = {
   name: "preflight.server",
   deadlineMs: 5 * minuteMs,
   callTimeoutMs: minuteMs,
-  evidence: "repeatable",
+  evidence: "none",
   issue: checkServer,
 };
 
@@ -62,7 +62,8 @@ async function checkServer(context: StepContext): Promise<Issued> {
 }
 
 function differs(expected: ServerExpectation, server: RemoteServer): string | null {
-  if (server.busy) return "The cloud is still working on this server; try again when it has finished.";
+  // A deletion is the way out of a state that never ends; a cloud that cannot do it now says so itself.
+  if (server.busy && expected.mayBeGone !== true) return "The cloud is still working on this server; try again when it has finished.";
   if (!expected.states.includes(server.state)) {
     return `The server is ${server.state} in the cloud, not ${expected.states.join(" or ")}.`;
   }

@@ -7,6 +7,7 @@
  * - `probe`       `probe()` looks for the effect itself (our marker on a server)
  * - `record`      `probe()` reads the cloud's own log of actions since the intent
  * - `repeatable`  the effect is absolute (set, delete), so it is asked for again; `probe` is optional
+ * - `none`        nothing in the cloud is changed: it is simply done again
  */
 import type { Logger } from "pino";
 import type { Database } from "../../database/client.ts";
@@ -37,7 +38,7 @@ export interface StepContext {
   attempt: number;
   /** `op=<operation id>.<attempt>`, to be put on what the call makes. */
   marker: string;
-  /** What `issue` returned, once it did; null when the answer was lost. */
+  /** What `issue` returned, once it did; null when the answer was lost. A person who adopts adds `externalId`. */
   reference: Record<string, unknown> | null;
   /** By the database's clock. */
   issuedAt: Date;
@@ -48,7 +49,7 @@ export interface StepContext {
   /** For steps of our own, such as a sync; never held across a remote call. */
   database: Database;
   log: Logger;
-  /** Aborted when the lease is lost. */
+  /** Aborted when the lease is lost, and, while `issue` runs, when `callTimeoutMs` have passed since the intent. */
   signal: AbortSignal;
   /** Throws ServiceError `expired` when it is gone. */
   readSecret(secretId: string): Promise<string>;
@@ -85,11 +86,11 @@ export interface StepDefinition {
   readonly name: string;
   /** From the first issue to done; past it: verify once more, then needs_attention. */
   readonly deadlineMs: number;
-  /** How long one call may be on its way before it is given up. */
+  /** How long after the intent its call may still be sent or be on its way; then it is cut off. */
   readonly callTimeoutMs: number;
   /** Once issued, cancel is refused with this reason. */
   readonly pointOfNoReturn?: string;
-  readonly evidence: "probe" | "record" | "repeatable";
+  readonly evidence: "probe" | "record" | "repeatable" | "none";
 
   probe?(context: StepContext): Promise<Probe>;
   /** Throws ServiceError; `unknown_outcome`, `unreachable` and unexpected errors lead to the probe, the rest is a refusal. */
