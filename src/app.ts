@@ -26,7 +26,7 @@ import { checkKeyIds, loadMasterKey } from "./core/secrets/master-key.ts";
 import { scheduleSync } from "./core/sync/schedule.ts";
 import { type Database, openDatabase, vacuum } from "./database/client.ts";
 import { assertOutsideTransaction } from "./database/transaction.ts";
-import { createJobs } from "./jobs/wake.ts";
+import { createJobs } from "./jobs/jobs.ts";
 import { createConnector } from "./net/connector.ts";
 import { createDispatcher } from "./webhooks/dispatcher.ts";
 import { syncEndpoints } from "./webhooks/endpoints.ts";

@@ -98,7 +98,7 @@ async function plan(context: ActionContext, input: ProvisionInput): Promise<Chan
     );
   }
   await answerExistingOrder(database, customer, { name: input.name, plan: sold.code, image: image.name });
-  const network = await findNetwork(database, cloud.name, input.network ?? sold.targets[cloud.name]?.network);
+  const network = await findNetwork(database, cloud.name, input.network ?? sold.targets[cloud.name]?.network ?? cloud.defaultNetwork ?? undefined);
   const order: ProvisionOrder = {
     name: input.name,
     size,
