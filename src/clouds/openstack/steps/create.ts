@@ -109,8 +109,9 @@ export function createStep(client: OpenStackClient): StepDefinition {
   };
 }
 
+/** `externalId` is what a person named with /ops adopt (core/operations/resolve.ts). */
 function serverIdOf(reference: Record<string, unknown> | null): string | null {
-  const id = reference?.["serverId"];
+  const id = reference?.["externalId"] ?? reference?.["serverId"];
   return typeof id === "string" ? id : null;
 }
 
