@@ -93,7 +93,9 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
   const operations = createWorker(engine, { concurrency });
   const projector = createProjector({
     ...{ database, log },
-    messengers: new Map([...bots, ...(consoleBot === null ? [] : [consoleBot])].map((bot) => [bot.platform, bot.messenger])),
+    messengers: new Map(
+      [...bots, ...(consoleBot === null ? [] : [consoleBot])].map((bot) => [bot.platform, bot.messenger]),
+    ),
     source: { renderCard, readLines },
     wake: jobs.wake,
     workerId: worker,
@@ -119,7 +121,9 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
   }
 
   async function stateOf(operationId: string): Promise<OperationState | null> {
-    const rows = await database.sql<{ state: OperationState }>(`SELECT state FROM operations WHERE id = $1`, [operationId]);
+    const rows = await database.sql<{ state: OperationState }>(`SELECT state FROM operations WHERE id = $1`, [
+      operationId,
+    ]);
     return rows[0]?.state ?? null;
   }
 
@@ -177,7 +181,10 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
 
 function policiesOf(settings: Settings): Policies {
   const { confirm, secretHours } = settings.policies;
-  const channel = (address: Settings["channels"]["alerts"][number]) => ({ ...address, workspace: address.workspace ?? "" });
+  const channel = (address: Settings["channels"]["alerts"][number]) => ({
+    ...address,
+    workspace: address.workspace ?? "",
+  });
   return {
     confirmDestructive: confirm.destructive,
     confirmWithinMs: confirm.withinMinutes * minuteMs,

@@ -37,11 +37,19 @@ async function main(): Promise<number> {
   }
   const first = readSettings({ env: process.env, cwd: process.cwd(), roles: values.roles });
   const log = createLog(first, values.console || first.sandbox);
-  const sandbox = first.sandbox ? await startSandbox((delivery) => log.info({ event: delivery.type, verified: delivery.verified }, "webhook received")) : null;
+  const sandbox = first.sandbox
+    ? await startSandbox((delivery) =>
+        log.info({ event: delivery.type, verified: delivery.verified }, "webhook received"),
+      )
+    : null;
   const settings =
     sandbox === null
       ? first
-      : readSettings({ env: { ...process.env, RATATOSK_CONFIG: sandbox.configPath }, cwd: process.cwd(), roles: values.roles });
+      : readSettings({
+          env: { ...process.env, RATATOSK_CONFIG: sandbox.configPath },
+          cwd: process.cwd(),
+          roles: values.roles,
+        });
   const wantsConsole = values.console || values.as !== undefined || sandbox !== null;
   const app = await openApp(settings, {
     log,
@@ -58,7 +66,9 @@ function defaultHands(settings: Settings): string {
   const ranks = ["owner", "admin", "operator", "support", "viewer"];
   const [best] = settings.staff.toSorted((a, b) => ranks.indexOf(a.role) - ranks.indexOf(b.role));
   if (best === undefined) {
-    throw new ConfigurationError(["The console needs somebody's hands — add staff: to ratatosk.yaml, or give --as customer:REF"]);
+    throw new ConfigurationError([
+      "The console needs somebody's hands — add staff: to ratatosk.yaml, or give --as customer:REF",
+    ]);
   }
   return `staff:${best.id}`;
 }
@@ -91,7 +101,10 @@ function bannerOf(app: App, sandbox: Sandbox | null, settings: Settings): string
     );
   }
   const url = app.url();
-  if (url !== null) lines.push(`Listening on ${url} (/healthz, /readyz${settings.slack === undefined ? "" : ", /slack/events"}).`);
+  if (url !== null)
+    lines.push(
+      `Listening on ${url} (/healthz, /readyz${settings.slack === undefined ? "" : ", /slack/events"}).`,
+    );
   return lines.filter((line) => line !== undefined).join("\n");
 }
 

@@ -19,7 +19,10 @@ const freeFolders = ["", "cli", "demo"];
 const siblings = ["bots/slack", "bots/discord", "bots/console", "clouds/pve", "clouds/openstack"];
 
 const imports = sourceFiles("src").flatMap((file) =>
-  [...readFileSync(file, "utf8").matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)].map(([, target = ""]) => ({ file, target })),
+  [...readFileSync(file, "utf8").matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)].map(([, target = ""]) => ({
+    file,
+    target,
+  })),
 );
 
 function sourceFiles(folder: string): string[] {

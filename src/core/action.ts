@@ -10,14 +10,7 @@ import type { PlannedStep, StepDefinition } from "./operations/step.ts";
 import type { View } from "./view.ts";
 
 /** What a lookup lists, always filtered by principal (core/lookup.ts). */
-export type LookupKind =
-  | "server"
-  | "plan"
-  | "image"
-  | "network"
-  | "customer"
-  | "cloud"
-  | "operation";
+export type LookupKind = "server" | "plan" | "image" | "network" | "customer" | "cloud" | "operation";
 
 /**
  * One option of a command. `type` decides how text becomes a value (core/options.ts):
@@ -151,7 +144,11 @@ export interface OperationAction<Input = unknown> extends ActionBase<Input> {
   readonly specVersion: number;
   /** Reads only the database. Throws ServiceError; `nothing_to_change` when the wish is already so. */
   plan(context: ActionContext, input: Input): Promise<ChangePlan>;
-  prepare?(context: ActionContext & { database: Transaction }, plan: ChangePlan, input: Input): Promise<Prepared>;
+  prepare?(
+    context: ActionContext & { database: Transaction },
+    plan: ChangePlan,
+    input: Input,
+  ): Promise<Prepared>;
   /** Computed once, at entry, and pinned. The first step of a mutating operation is a preflight. */
   steps(plan: ChangePlan, clouds: Clouds): PlannedStep[];
   /** What the server is shown as while this runs, until the cloud says otherwise. */

@@ -61,7 +61,12 @@ export interface Messenger {
   /** `gone` when the message was deleted: the projector posts a new one. */
   editCard(target: CardTarget, handle: string, card: View): Promise<void>;
   /** Posts the lines into the card's thread, in order, as one message; mentions the person when asked. */
-  postLines(target: CardTarget, handle: string, lines: ThreadLine[], options: { mention: boolean; key: string }): Promise<void>;
+  postLines(
+    target: CardTarget,
+    handle: string,
+    lines: ThreadLine[],
+    options: { mention: boolean; key: string },
+  ): Promise<void>;
 }
 
 export interface Bot {

@@ -3,7 +3,8 @@ import { createHash } from "node:crypto";
 /** JSON with sorted keys and without undefined: equal values give equal text. */
 export function canonicalJson(value: unknown): string {
   return JSON.stringify(value, (_key, inner: unknown) => {
-    if (inner === null || typeof inner !== "object" || Array.isArray(inner) || inner instanceof Date) return inner;
+    if (inner === null || typeof inner !== "object" || Array.isArray(inner) || inner instanceof Date)
+      return inner;
     return Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)));
   });
 }

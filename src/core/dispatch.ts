@@ -1,6 +1,6 @@
 /** The one entrance: find, parse, authorise, record, enter. Bots, console and API call this and nothing else. */
 import { isUniqueViolation } from "../database/errors.ts";
-import { requirePermission, tenantOf, type Principal } from "./access.ts";
+import { type Principal, requirePermission, tenantOf } from "./access.ts";
 import type { Action, ActionContext, ImmediateAction, OperationAction, Source } from "./action.ts";
 import { recordAudit } from "./audit/record.ts";
 import { isServiceError, ServiceError } from "./errors.ts";
@@ -9,7 +9,7 @@ import { lookup } from "./lookup.ts";
 import { findCapability, releaseCapability, useCapability } from "./operations/capabilities.ts";
 import { changesOf } from "./operations/card.ts";
 import type { Engine } from "./operations/engine.ts";
-import { type Entered, enterOperation, ExistingOrder } from "./operations/enter.ts";
+import { type Entered, ExistingOrder, enterOperation } from "./operations/enter.ts";
 import { type OperationRow, operationColumns } from "./operations/rows.ts";
 import { missingOptions, parseOptions } from "./options.ts";
 import type { Answer, Entrance, Request, Reveal } from "./request.ts";
@@ -52,7 +52,11 @@ async function dispatch(engine: Engine, request: Request): Promise<Answer> {
 }
 
 /** A person was told no: that is worth a line in the audit trail, with what was typed. */
-async function auditRefusal(engine: Engine, request: Pick<Request, "principal" | "source" | "action" | "options">, error: unknown) {
+async function auditRefusal(
+  engine: Engine,
+  request: Pick<Request, "principal" | "source" | "action" | "options">,
+  error: unknown,
+) {
   if (!(error instanceof ServiceError) || error.code === "invalid_input") return;
   const subject = request.options["server"] ?? request.options["operation"] ?? null;
   await recordAudit(engine.database, {
@@ -66,7 +70,12 @@ async function auditRefusal(engine: Engine, request: Pick<Request, "principal" |
   });
 }
 
-async function run(engine: Engine, request: Request, action: Action, input: Record<string, unknown>): Promise<Answer> {
+async function run(
+  engine: Engine,
+  request: Request,
+  action: Action,
+  input: Record<string, unknown>,
+): Promise<Answer> {
   const context: ActionContext = {
     database: engine.database,
     principal: request.principal,
@@ -111,9 +120,11 @@ async function dryRun(context: ActionContext, action: OperationAction, input: un
   const steps = action.steps(plan, context.engine.clouds);
   const fields = changesOf(plan);
   if (plan.downtime !== null) fields.push({ label: "Downtime", value: plan.downtime });
-  if (plan.irreversible.length > 0) fields.push({ label: "Cannot be undone", value: plan.irreversible.join(" ") });
+  if (plan.irreversible.length > 0)
+    fields.push({ label: "Cannot be undone", value: plan.irreversible.join(" ") });
   if (plan.notes.length > 0) fields.push({ label: "Note", value: plan.notes.join(" ") });
-  const age = plan.dataAsOf === null ? "" : ` Computed from data of ${plan.dataAsOf.toISOString().slice(0, 16)}Z.`;
+  const age =
+    plan.dataAsOf === null ? "" : ` Computed from data of ${plan.dataAsOf.toISOString().slice(0, 16)}Z.`;
   return {
     title: `Dry run: ${plan.title}`,
     tone: "neutral",
@@ -169,7 +180,11 @@ async function operationAnswer(engine: Engine, entered: Entered): Promise<Answer
   return {
     kind: "operation",
     ...entered,
-    view: { title: operation.plan.title, tone: entered.existing ? "neutral" : "progress", text: `${text}${notes}` },
+    view: {
+      title: operation.plan.title,
+      tone: entered.existing ? "neutral" : "progress",
+      text: `${text}${notes}`,
+    },
   };
 }
 
@@ -183,7 +198,10 @@ interface Press {
 async function press(engine: Engine, { token, principal, source }: Press): Promise<Answer> {
   const capability = await findCapability(engine.database, token);
   if (capability === null || capability.action === "secret.reveal") {
-    throw new ServiceError("expired", "This button is no longer valid. Ask for the operation again with /ops show.");
+    throw new ServiceError(
+      "expired",
+      "This button is no longer valid. Ask for the operation again with /ops show.",
+    );
   }
   const action = engine.registry.get(capability.action);
   const asked = { principal, source, action: action.name, options: stringValues(capability.input) };
@@ -227,9 +245,10 @@ async function reveal(engine: Engine, { token, principal, source }: Press): Prom
   try {
     const claimed = await engine.database.transaction(async (tx) => {
       const capability = await useCapability(tx, token, principal.name);
-      const rows = await tx.sql<OperationRow>(`SELECT ${operationColumns} FROM operations o WHERE o.id = $1`, [
-        capability.operationId,
-      ]);
+      const rows = await tx.sql<OperationRow>(
+        `SELECT ${operationColumns} FROM operations o WHERE o.id = $1`,
+        [capability.operationId],
+      );
       const operation = rows[0];
       if (capability.action !== "secret.reveal" || operation === undefined) {
         throw new ServiceError("expired", "This button is no longer valid.");

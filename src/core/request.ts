@@ -48,7 +48,12 @@ export interface Entrance {
   reveal(token: string, principal: Principal, source: Source): Promise<Reveal>;
   /** Choices for autocomplete and external selects: at most `limit`, from the database only, the principal's own. */
   lookup(
-    query: { kind: import("./action.ts").LookupKind; text: string; limit: number; options?: Record<string, string> },
+    query: {
+      kind: import("./action.ts").LookupKind;
+      text: string;
+      limit: number;
+      options?: Record<string, string>;
+    },
     principal: Principal,
   ): Promise<{ value: string; label: string }[]>;
   /** The form of an action with these values filled in, for `/server resize` with arguments missing. */

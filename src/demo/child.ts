@@ -38,7 +38,9 @@ export async function startChild({ stage, configPath, dataDir }: ChildOptions): 
     stage.console(line);
   });
   const ended = once(child, "exit").then(([code]) => code as number | null);
-  void ended.then((code) => started.reject(new Error(`The program ended before it listened (exit code ${code}).`)));
+  void ended.then((code) =>
+    started.reject(new Error(`The program ended before it listened (exit code ${code}).`)),
+  );
   await started.promise;
   return {
     pid: child.pid,

@@ -59,7 +59,9 @@ async function play(scene: Play): Promise<number> {
   stage.say(`Process ${second.pid} starts on the same data. It asks the cloud before it asks for anything.`);
   await until(() => has(receiver, "server.provision.succeeded", "web-2"), "web-2 is not built");
   const adopted = serverOf(receiver, "web-2");
-  stage.say(`Process ${second.pid} adopted ${adopted}: the very server that process ${first.pid} had asked for.`);
+  stage.say(
+    `Process ${second.pid} adopted ${adopted}: the very server that process ${first.pid} had asked for.`,
+  );
 
   stage.title("4. The same order again, then clean up");
   await second.type("/server provision web-2 customer:ada plan:small image:debian-12");
@@ -100,7 +102,10 @@ function prove({ stage, simulator, receiver }: Play, findings: Findings): number
   const verified = receiver.deliveries.filter((delivery) => delivery.verified).length;
   const proofs: [boolean, string][] = [
     [made.length === 2, `2 orders, ${made.length} servers made, although a process died in between`],
-    [findings.killed === findings.adopted, `process ${findings.pids[1]} adopted ${findings.adopted}, asked for by ${findings.pids[0]}`],
+    [
+      findings.killed === findings.adopted,
+      `process ${findings.pids[1]} adopted ${findings.adopted}, asked for by ${findings.pids[0]}`,
+    ],
     [left.length === 0, `${left.length} servers left in the cloud after the deletes`],
     [
       verified === receiver.deliveries.length && verified > 0,
@@ -138,7 +143,9 @@ function factsOf(body: unknown): { server?: string; name?: string; sequence?: nu
 }
 
 function has(receiver: Receiver, type: string, name: string): boolean {
-  return receiver.deliveries.some((delivery) => delivery.type === type && factsOf(delivery.body).name === name);
+  return receiver.deliveries.some(
+    (delivery) => delivery.type === type && factsOf(delivery.body).name === name,
+  );
 }
 
 function serverOf(receiver: Receiver, name: string): string {

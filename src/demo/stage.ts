@@ -13,7 +13,8 @@ export interface Stage {
 
 export function createStage(output: NodeJS.WriteStream, now: () => number = Date.now): Stage {
   const startedAt = now();
-  const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: output });
+  const paint = (style: Parameters<typeof styleText>[0], text: string) =>
+    styleText(style, text, { stream: output });
   const elapsed = () => paint("dim", `${((now() - startedAt) / 1000).toFixed(1).padStart(5)} s `);
   const print = (text: string) => output.write(`${text}\n`);
   return {
@@ -21,7 +22,9 @@ export function createStage(output: NodeJS.WriteStream, now: () => number = Date
     say: (text) => print(`${elapsed()} ${text}`),
     console: (line) => print(`${elapsed()} ${paint("cyan", "│")} ${line}`),
     webhook(delivery) {
-      const mark = delivery.verified ? paint("green", "verified") : paint("red", `NOT VERIFIED: ${delivery.problem}`);
+      const mark = delivery.verified
+        ? paint("green", "verified")
+        : paint("red", `NOT VERIFIED: ${delivery.problem}`);
       const again = delivery.duplicate ? paint("yellow", " (again)") : "";
       print(`${elapsed()} ${paint("magenta", "⇢")} webhook ${delivery.type} ${mark}${again}`);
     },

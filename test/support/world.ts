@@ -71,7 +71,11 @@ const resting = ["succeeded", "failed", "cancelled", "expired", "needs_attention
 
 export async function createWorld(options: WorldOptions): Promise<World> {
   const { database } = options;
-  const simulator = await startOpenStackSimulator({ speed: 0, quota: { instances: 1000, cores: 4000 }, ...options.simulator });
+  const simulator = await startOpenStackSimulator({
+    speed: 0,
+    quota: { instances: 1000, cores: 4000 },
+    ...options.simulator,
+  });
   const cloud: Cloud = { ...clientFor(simulator), settleMs: 0, watchEveryMs: 0, ...options.cloud };
   const clouds: Clouds = {
     list: () => [cloud],
@@ -84,7 +88,9 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     database,
     clouds,
     registry: options.registry ?? createRegistry(),
-    secrets: createSecretBox(loadMasterKey({ secretKey: Buffer.alloc(32, 7).toString("base64"), dataDir: "/nonexistent" })),
+    secrets: createSecretBox(
+      loadMasterKey({ secretKey: Buffer.alloc(32, 7).toString("base64"), dataDir: "/nonexistent" }),
+    ),
     wake: localWake(),
     log: silent,
     policies,
@@ -97,7 +103,16 @@ export async function createWorld(options: WorldOptions): Promise<World> {
   for (const resource of ["flavors", "images", "networks"] as const) {
     await runSync({ database, cloud, resource, requester: "test", log: silent });
   }
-  return { ...people, ...drive(engine, people), database, simulator, cloud, clouds, engine, close: () => closeAll(simulator, cloud) };
+  return {
+    ...people,
+    ...drive(engine, people),
+    database,
+    simulator,
+    cloud,
+    clouds,
+    engine,
+    close: () => closeAll(simulator, cloud),
+  };
 }
 
 async function closeAll(simulator: OpenStackSimulator, cloud: Cloud) {
@@ -123,13 +138,23 @@ function clientFor(simulator: OpenStackSimulator): Cloud {
 
 async function seed(database: Database) {
   const ids = { ada: newId(), bob: newId(), cloud: newId() };
-  await database.sql(`INSERT INTO customers (id, ref, name) VALUES ($1, 'ada', 'Ada'), ($2, 'bob', 'Bob')`, [ids.ada, ids.bob]);
+  await database.sql(`INSERT INTO customers (id, ref, name) VALUES ($1, 'ada', 'Ada'), ($2, 'bob', 'Bob')`, [
+    ids.ada,
+    ids.bob,
+  ]);
   await database.sql(`INSERT INTO clouds (id, name, provider) VALUES ($1, 'os1', 'openstack')`, [ids.cloud]);
-  await database.sql(`INSERT INTO slots (cloud_id, n) SELECT $1, n FROM generate_series(1, 50) n`, [ids.cloud]);
+  await database.sql(`INSERT INTO slots (cloud_id, n) SELECT $1, n FROM generate_series(1, 50) n`, [
+    ids.cloud,
+  ]);
   await database.sql(
     `INSERT INTO plans (id, code, name, vcpus, memory_mib, disk_gib, targets) VALUES
        ($1, 's', 'Small', 1, 2048, 10, $3::jsonb), ($2, 'm', 'Medium', 2, 4096, 20, $4::jsonb)`,
-    [newId(), newId(), { os1: { flavor: "m1.small", network: "private" } }, { os1: { flavor: "m1.medium", network: "private" } }],
+    [
+      newId(),
+      newId(),
+      { os1: { flavor: "m1.small", network: "private" } },
+      { os1: { flavor: "m1.medium", network: "private" } },
+    ],
   );
   return {
     sam: { kind: "staff", id: "sam", name: "Sam", role: "operator" } as const,
@@ -153,7 +178,10 @@ function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
       origin: { platform: "console", workspace: "local", channel: "test", userId: principal.id },
     });
   const operation: World["operation"] = async (id) => {
-    const rows = await database.sql<OperationRow>(`SELECT ${operationColumns} FROM operations o WHERE o.id = $1`, [id]);
+    const rows = await database.sql<OperationRow>(
+      `SELECT ${operationColumns} FROM operations o WHERE o.id = $1`,
+      [id],
+    );
     if (rows[0] === undefined) throw new Error(`no operation ${id}`);
     return rows[0];
   };
@@ -167,7 +195,9 @@ function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
       await delay(5);
     }
     const stuck = await operation(id);
-    throw new Error(`operation did not rest: ${stuck.state} ${JSON.stringify(await readSteps(database, id))}`);
+    throw new Error(
+      `operation did not rest: ${stuck.state} ${JSON.stringify(await readSteps(database, id))}`,
+    );
   };
   const run: World["run"] = async (principal, action, options) => {
     const answer = await ask(principal, action, options);
@@ -185,7 +215,10 @@ function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
     operation,
     steps: (id: string) => readSteps(database, id),
     async lines(id: string) {
-      const rows = await database.sql<{ text: string }>(`SELECT text FROM operation_log WHERE operation_id = $1 ORDER BY seq`, [id]);
+      const rows = await database.sql<{ text: string }>(
+        `SELECT text FROM operation_log WHERE operation_id = $1 ORDER BY seq`,
+        [id],
+      );
       return rows.map(({ text }) => text);
     },
     events: () =>

@@ -33,7 +33,11 @@ export const serverDelete = defineOperation<DeleteInput>({
   },
   onEnd(end) {
     if (end !== "succeeded") return {};
-    return { server: { deleted: true }, events: [{ type: "server.deleted" }], note: "The server is deleted." };
+    return {
+      server: { deleted: true },
+      events: [{ type: "server.deleted" }],
+      note: "The server is deleted.",
+    };
   },
 });
 

@@ -12,7 +12,14 @@ export const help = defineRead<HelpInput>({
   permission: "server.read",
   input: HelpInput,
   options: [
-    { name: "topic", field: "topic", label: "Topic", help: "A command: server resize", type: "text", subject: true },
+    {
+      name: "topic",
+      field: "topic",
+      label: "Topic",
+      help: "A command: server resize",
+      type: "text",
+      subject: true,
+    },
   ],
   run: async ({ engine, principal }, input) => helpView(engine.registry, principal, input.topic),
 });

@@ -42,7 +42,10 @@ export function createRegistry(list: readonly Action[] = actions): ActionRegistr
       const found = byName.get(name);
       if (found !== undefined) return found;
       const guess = nearest(name, byName.keys());
-      throw new ServiceError("unknown_command", `There is no command ${name}.${guess === undefined ? "" : ` Did you mean ${guess}?`}`);
+      throw new ServiceError(
+        "unknown_command",
+        `There is no command ${name}.${guess === undefined ? "" : ` Did you mean ${guess}?`}`,
+      );
     },
   };
 }

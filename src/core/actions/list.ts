@@ -1,10 +1,10 @@
 import { z } from "zod";
+import type { Principal } from "../access.ts";
 import { defineRead } from "../action.ts";
 import { serverStates } from "../cloud.ts";
 import { findServer, listServers, type ServerRow } from "../servers/find.ts";
 import { describeMemory } from "../servers/size.ts";
 import { customerOption, serverOption } from "./options.ts";
-import type { Principal } from "../access.ts";
 
 const ListInput = z.object({
   query: z.string().optional(),
@@ -22,7 +22,14 @@ export const serverList = defineRead<ListInput>({
   permission: "server.read",
   input: ListInput,
   options: [
-    { name: "query", field: "query", label: "Search", help: "Part of a name, a public id or an address", type: "text", subject: true },
+    {
+      name: "query",
+      field: "query",
+      label: "Search",
+      help: "Part of a name, a public id or an address",
+      type: "text",
+      subject: true,
+    },
     {
       name: "state",
       field: "state",
@@ -50,9 +57,14 @@ export const serverList = defineRead<ListInput>({
           server.addresses.join(" ") || "-",
           ...(staff ? [server.customerName ?? "-", server.cloudName] : []),
         ]),
-        empty: input.query === undefined ? "There are no servers yet. /server provision makes one." : "No server matches.",
+        empty:
+          input.query === undefined
+            ? "There are no servers yet. /server provision makes one."
+            : "No server matches.",
       },
-      ...(total > rows.length ? { footer: `The first ${rows.length} of ${total}; narrow it with query: or state:.` } : {}),
+      ...(total > rows.length
+        ? { footer: `The first ${rows.length} of ${total}; narrow it with query: or state:.` }
+        : {}),
     };
   },
 });
@@ -83,7 +95,9 @@ export const serverShow = defineRead<ShowInput>({
       tone: server.state === "error" || server.state === "missing" ? "error" : "neutral",
       fields: fieldsOf(server, principal),
       ...(asked.length > 0
-        ? { footer: `Latest: ${asked.map((one) => `${one.publicId} ${one.action} ${one.state.replaceAll("_", " ")}`).join(" · ")}` }
+        ? {
+            footer: `Latest: ${asked.map((one) => `${one.publicId} ${one.action} ${one.state.replaceAll("_", " ")}`).join(" · ")}`,
+          }
         : {}),
     };
   },
@@ -94,14 +108,20 @@ function fieldsOf(server: ServerRow, principal: Principal) {
     { label: "Id", value: server.publicId },
     { label: "State", value: stateOf(server) },
     { label: "Plan", value: server.planCode ?? "-" },
-    { label: "Size", value: `${server.vcpus} vCPU, ${describeMemory(server.memoryMib)}, ${server.diskGib} GiB disk` },
+    {
+      label: "Size",
+      value: `${server.vcpus} vCPU, ${describeMemory(server.memoryMib)}, ${server.diskGib} GiB disk`,
+    },
     { label: "Image", value: server.imageName ?? "-" },
     { label: "Addresses", value: server.addresses.join(", ") || "-" },
     { label: "Since", value: `${server.createdAt.toISOString().slice(0, 16).replace("T", " ")} UTC` },
   ];
   if (principal.kind === "customer") return fields;
   fields.push(
-    { label: "Customer", value: server.customerName === null ? "-" : `${server.customerName} (${server.customerRef ?? "-"})` },
+    {
+      label: "Customer",
+      value: server.customerName === null ? "-" : `${server.customerName} (${server.customerRef ?? "-"})`,
+    },
     { label: "Cloud", value: server.cloudName },
     { label: "Id in the cloud", value: server.externalId ?? "-" },
     { label: "Cloud says", value: server.providerStatus ?? "-" },

@@ -21,7 +21,10 @@ import { operationOption } from "./options.ts";
 
 const pageSize = 20;
 
-const ListInput = z.object({ state: z.enum(["open", ...operationStates]).optional(), server: z.string().optional() });
+const ListInput = z.object({
+  state: z.enum(["open", ...operationStates]).optional(),
+  server: z.string().optional(),
+});
 type ListInput = z.infer<typeof ListInput>;
 
 export const opsList = defineRead<ListInput>({
@@ -43,10 +46,18 @@ export const opsList = defineRead<ListInput>({
         ...operationStates.map((value) => ({ value, label: stateLabels[value] })),
       ],
     },
-    { name: "server", field: "server", label: "Server", help: "Only operations on this server", type: "text", lookup: "server" },
+    {
+      name: "server",
+      field: "server",
+      label: "Server",
+      help: "Only operations on this server",
+      type: "text",
+      lookup: "server",
+    },
   ],
   async run({ database, principal }, input) {
-    const serverId = input.server === undefined ? undefined : (await findServer(database, principal, input.server)).id;
+    const serverId =
+      input.server === undefined ? undefined : (await findServer(database, principal, input.server)).id;
     const rows = await listOperations(database, principal, { state: input.state, serverId }, pageSize);
     return {
       title: "Operations",
@@ -149,7 +160,11 @@ export const opsRetry = defineImmediate<OneInput>({
       entered.operationId === operation.id
         ? `${operation.publicId} goes on. It looks in the cloud first.`
         : `${operation.publicId} is tried again as ${entered.publicId}.`;
-    return { view: told(operation.plan.title, text), operationId: entered.operationId, subject: operation.publicId };
+    return {
+      view: told(operation.plan.title, text),
+      operationId: entered.operationId,
+      subject: operation.publicId,
+    };
   },
 });
 
@@ -165,7 +180,13 @@ export const opsAdopt = defineImmediate<AdoptInput>({
   input: AdoptInput,
   options: [
     operationOption,
-    { name: "id", field: "id", label: "Id in the cloud", help: "The server's id in its cloud, when it is not known yet", type: "text" },
+    {
+      name: "id",
+      field: "id",
+      label: "Id in the cloud",
+      help: "The server's id in its cloud, when it is not known yet",
+      type: "text",
+    },
   ],
   async run(context, input) {
     const operation = await actionable(context, input.operation);
@@ -187,7 +208,10 @@ export const opsAbandon = defineImmediate<OneInput>({
     const operation = await actionable(context, input.operation);
     await abandonOperation(context, operation);
     return {
-      view: told(operation.plan.title, `${operation.publicId} ended as failed. What it made may still be in the cloud.`),
+      view: told(
+        operation.plan.title,
+        `${operation.publicId} ended as failed. What it made may still be in the cloud.`,
+      ),
       operationId: operation.id,
       subject: operation.publicId,
     };

@@ -33,7 +33,10 @@ export const serverPassword = defineOperation<PasswordInput>({
   onEnd(end, { plan }) {
     if (end !== "succeeded") return { note: "The old password was not replaced, as far as the cloud says." };
     return {
-      reveal: { secretId: String(plan.details["secretId"]), label: `New password of ${String(plan.details["name"])}` },
+      reveal: {
+        secretId: String(plan.details["secretId"]),
+        label: `New password of ${String(plan.details["name"])}`,
+      },
       events: [{ type: "server.password.changed" }],
       note: "The new password is active. It can be shown once.",
     };

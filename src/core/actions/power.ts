@@ -55,12 +55,18 @@ export const serverPower = defineOperation<PowerInput>({
   steps(plan, clouds) {
     const { externalId, verb } = plan.details["order"] as { externalId: string; verb: PowerVerb };
     const states = [...powerTable[verb].from];
-    return [preflightServer({ externalId, states }), ...clouds.get(plan.cloud ?? "").power({ externalId, verb })];
+    return [
+      preflightServer({ externalId, states }),
+      ...clouds.get(plan.cloud ?? "").power({ externalId, verb }),
+    ];
   },
   onEnd(end, { plan }) {
     if (end !== "succeeded") return {};
     const { verb } = plan.details["order"] as { verb: PowerVerb };
-    return { note: `It was ${pastOf[verb]}.`, events: [{ type: "server.power.changed", data: { action: verb } }] };
+    return {
+      note: `It was ${pastOf[verb]}.`,
+      events: [{ type: "server.power.changed", data: { action: verb } }],
+    };
   },
 });
 
@@ -71,12 +77,19 @@ async function plan(context: ActionContext, input: PowerInput): Promise<ChangePl
   const { from, to, already } = powerTable[verb];
   const name = `${server.name} (${server.publicId})`;
   if (!cloud.powerVerbs.includes(verb)) {
-    throw new ServiceError("unsupported", `This server's cloud cannot "${verb}". It can ${cloud.powerVerbs.join(", ")}.`, {
-      facts: { option: "action" },
-    });
+    throw new ServiceError(
+      "unsupported",
+      `This server's cloud cannot "${verb}". It can ${cloud.powerVerbs.join(", ")}.`,
+      {
+        facts: { option: "action" },
+      },
+    );
   }
   if (server.suspendedAt !== null && to === "active") {
-    throw new ServiceError("wrong_state", `${name} is suspended by billing, so it cannot be ${pastOf[verb]}.`);
+    throw new ServiceError(
+      "wrong_state",
+      `${name} is suspended by billing, so it cannot be ${pastOf[verb]}.`,
+    );
   }
   if (server.state === to && !(from as readonly string[]).includes(server.state)) {
     throw new ServiceError("nothing_to_change", `Nothing to change: ${name} ${already}.`);
@@ -90,7 +103,8 @@ async function plan(context: ActionContext, input: PowerInput): Promise<ChangePl
     lockKey: `server:${server.id}`,
     before: { power: server.state },
     after: { power: to },
-    downtime: to === "active" && from.includes("active" as never) ? "The server is away while it restarts." : null,
+    downtime:
+      to === "active" && from.includes("active" as never) ? "The server is away while it restarts." : null,
     irreversible: [],
     notes: [],
     dataAsOf: server.syncedAt,

@@ -16,12 +16,22 @@ const ResizeInput = z
     memoryMib: z.int().min(512).optional(),
     diskGib: z.int().min(1).optional(),
   })
-  .refine((input) => input.plan !== undefined || input.vcpus !== undefined || input.memoryMib !== undefined || input.diskGib !== undefined, {
-    message: "Say what to change: plan:, or cpu:, memory: and disk:.",
-  })
-  .refine((input) => input.plan === undefined || (input.vcpus ?? input.memoryMib ?? input.diskGib) === undefined, {
-    message: "Give either plan: or sizes, not both.",
-  });
+  .refine(
+    (input) =>
+      input.plan !== undefined ||
+      input.vcpus !== undefined ||
+      input.memoryMib !== undefined ||
+      input.diskGib !== undefined,
+    {
+      message: "Say what to change: plan:, or cpu:, memory: and disk:.",
+    },
+  )
+  .refine(
+    (input) => input.plan === undefined || (input.vcpus ?? input.memoryMib ?? input.diskGib) === undefined,
+    {
+      message: "Give either plan: or sizes, not both.",
+    },
+  );
 type ResizeInput = z.infer<typeof ResizeInput>;
 
 export const serverResize = defineOperation<ResizeInput>({
@@ -38,7 +48,13 @@ export const serverResize = defineOperation<ResizeInput>({
     planOption,
     { name: "cpu", field: "vcpus", label: "CPU", help: "Number of vCPUs", type: "number" },
     { name: "memory", field: "memoryMib", label: "Memory", help: "With unit: 8G", type: "memory" },
-    { name: "disk", field: "diskGib", label: "Disk", help: "With unit, never smaller than now: 80G", type: "disk" },
+    {
+      name: "disk",
+      field: "diskGib",
+      label: "Disk",
+      help: "With unit, never smaller than now: 80G",
+      type: "disk",
+    },
   ],
   plan,
   steps(plan, clouds) {
@@ -81,7 +97,8 @@ async function plan(context: ActionContext, input: ResizeInput): Promise<ChangeP
     before: { ...(planCode === null ? {} : { plan: server.planCode }), ...sizesOf(server) },
     after: { ...planChange, ...sizesOf(size) },
     downtime: "The server restarts once, usually for less than a minute.",
-    irreversible: size.diskGib > server.diskGib ? ["A disk that has grown cannot be made smaller again."] : [],
+    irreversible:
+      size.diskGib > server.diskGib ? ["A disk that has grown cannot be made smaller again."] : [],
     notes: [],
     dataAsOf: asOf ?? server.syncedAt,
     details: { order, planCode },
@@ -112,6 +129,9 @@ function refuseNonsense(server: ServerRow, size: TargetSize): void {
     );
   }
   if (size.vcpus === server.vcpus && size.memoryMib === server.memoryMib && size.diskGib === server.diskGib) {
-    throw new ServiceError("nothing_to_change", `Nothing to change: ${name} has ${describeSize(size)} already.`);
+    throw new ServiceError(
+      "nothing_to_change",
+      `Nothing to change: ${name} has ${describeSize(size)} already.`,
+    );
   }
 }

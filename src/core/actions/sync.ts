@@ -18,12 +18,11 @@ const RunInput = z.object({
 });
 type RunInput = z.infer<typeof RunInput>;
 
-/** Asking for a list changes nothing in the cloud, so it may be asked for again. */
 const syncStep: StepDefinition = {
   name: "sync.resource",
   deadlineMs: 15 * minuteMs,
   callTimeoutMs: 10 * minuteMs,
-  evidence: "repeatable",
+  evidence: "none",
   issue: syncOne,
 };
 
@@ -38,12 +37,19 @@ async function syncOne(context: StepContext): Promise<Issued> {
     force: context.input["force"] === true,
   });
   if (report.state === "failed") {
-    return { kind: "failed", error: new ServiceError("cloud_failed", `The list of ${resource} could not be read.`, detailOf(report)) };
+    return {
+      kind: "failed",
+      error: new ServiceError("cloud_failed", `The list of ${resource} could not be read.`, detailOf(report)),
+    };
   }
   if (report.state === "aborted") {
     return {
       kind: "failed",
-      error: new ServiceError("conflict", `The list of ${resource} was not believed, and nothing was taken away.`, detailOf(report)),
+      error: new ServiceError(
+        "conflict",
+        `The list of ${resource} was not believed, and nothing was taken away.`,
+        detailOf(report),
+      ),
     };
   }
   return { kind: "done", note: noteOf(report), output: { [resource]: report.state } };
@@ -54,10 +60,17 @@ function detailOf(report: SyncReport) {
 }
 
 function noteOf(report: SyncReport): string {
-  const parts = [`${report.seen} seen`, `${report.created} new`, `${report.updated} changed`, `${report.missing} missing`];
+  const parts = [
+    `${report.seen} seen`,
+    `${report.created} new`,
+    `${report.updated} changed`,
+    `${report.missing} missing`,
+  ];
   if (report.errors.length > 0) parts.push(`${report.errors.length} unusable (${report.errors[0] ?? ""})`);
   if (report.lateTwins.length > 0) {
-    const twins = report.lateTwins.map((twin) => `${twin.name} ${twin.externalId} (${twin.marker})`).join(", ");
+    const twins = report.lateTwins
+      .map((twin) => `${twin.name} ${twin.externalId} (${twin.marker})`)
+      .join(", ");
     parts.push(`servers with our marker that belong to nothing of ours: ${twins}`);
   }
   return parts.join(", ");
@@ -82,7 +95,14 @@ export const syncRun = defineOperation<RunInput>({
       choices: syncResources.map((value) => ({ value, label: value })),
     },
     { ...cloudOption, help: "Else the only one" },
-    { name: "force", field: "force", label: "Force", help: "Believe a list that is much shorter than before", type: "flag", advanced: true },
+    {
+      name: "force",
+      field: "force",
+      label: "Force",
+      help: "Believe a list that is much shorter than before",
+      type: "flag",
+      advanced: true,
+    },
   ],
   plan,
   steps: (plan) =>
@@ -118,14 +138,20 @@ function chooseCloud(clouds: readonly Cloud[], typed: string | undefined): Cloud
   if (typed === undefined) {
     const [only] = clouds;
     if (only !== undefined && clouds.length === 1) return only;
-    throw new ServiceError("invalid_input", `Say which cloud: cloud:${names.join(" or cloud:")}.`, { facts: { option: "cloud" } });
+    throw new ServiceError("invalid_input", `Say which cloud: cloud:${names.join(" or cloud:")}.`, {
+      facts: { option: "cloud" },
+    });
   }
   const found = clouds.find((cloud) => cloud.name.toLowerCase() === typed.toLowerCase());
   if (found !== undefined) return found;
   const guess = nearest(typed, names);
-  throw new ServiceError("not_found", `No cloud "${typed}". ${guess === undefined ? `There are ${names.join(", ")}.` : `Did you mean ${guess}?`}`, {
-    facts: { option: "cloud" },
-  });
+  throw new ServiceError(
+    "not_found",
+    `No cloud "${typed}". ${guess === undefined ? `There are ${names.join(", ")}.` : `Did you mean ${guess}?`}`,
+    {
+      facts: { option: "cloud" },
+    },
+  );
 }
 
 const StatusInput = z.object({});

@@ -6,7 +6,11 @@ import { type Engine, type Progress, type Run, stepDefinition } from "./engine.t
 import { appendLog, type OperationRow, type StepRow } from "./rows.ts";
 
 /** Why it is too late, or null while it is not. */
-export function pointOfNoReturn(engine: Engine, operation: OperationRow, steps: readonly StepRow[]): string | null {
+export function pointOfNoReturn(
+  engine: Engine,
+  operation: OperationRow,
+  steps: readonly StepRow[],
+): string | null {
   for (const step of steps) {
     if (step.attempt === 0 || step.state === "skipped" || step.compensates !== null) continue;
     const reason = stepDefinition(engine, operation, step.name)?.pointOfNoReturn;
@@ -24,11 +28,12 @@ export async function cancelAtBoundary(
 ): Promise<Progress | null> {
   const { engine } = run;
   const active = steps.find(({ state }) => state === "planned" || state === "intent" || state === "waiting");
-  if (active === undefined) return null;
-  const tooLate = pointOfNoReturn(engine, operation, steps);
+  const tooLate = active === undefined ? "it was done already." : pointOfNoReturn(engine, operation, steps);
   // What is under way and cannot be undone is followed to its end, or "cancelled" would be a guess.
-  const undoable = stepDefinition(engine, operation, active.name)?.compensation !== undefined;
-  if (tooLate === null && active.state !== "planned" && !undoable) return null;
+  const undoable =
+    active?.state === "planned" ||
+    (active && stepDefinition(engine, operation, active.name)?.compensation) !== undefined;
+  if (tooLate === null && !undoable) return null;
   return fenced(engine.database, run.claim, async (tx, row) => {
     if (tooLate !== null) {
       await refuseCancel(tx, row, tooLate);
@@ -43,6 +48,8 @@ export async function cancelAtBoundary(
 }
 
 async function refuseCancel(tx: Transaction, row: OperationRow, reason: string) {
-  await tx.sql(`UPDATE operations SET cancel_requested_at = NULL, cancel_requested_by = NULL WHERE id = $1`, [row.id]);
+  await tx.sql(`UPDATE operations SET cancel_requested_at = NULL, cancel_requested_by = NULL WHERE id = $1`, [
+    row.id,
+  ]);
   await appendLog(tx, row.id, [{ level: "warning", text: `Too late to cancel: ${reason}` }]);
 }

@@ -62,11 +62,7 @@ export async function offer(
 }
 
 /** Marks it used, by compare-and-set. Throws ServiceError `expired` or `conflict` with who was first. */
-export async function useCapability(
-  tx: Queryable,
-  token: string,
-  user: string,
-): Promise<Capability> {
+export async function useCapability(tx: Queryable, token: string, user: string): Promise<Capability> {
   const used = await tx.sql<Capability>(
     `UPDATE capabilities c SET used_at = clock(), used_by = $2
      WHERE token = $1 AND used_at IS NULL AND expires_at > clock()
@@ -80,7 +76,10 @@ export async function useCapability(
   );
   const by = rows[0]?.usedBy;
   if (by) throw new ServiceError("conflict", `${by} was first: this button has been used already.`);
-  throw new ServiceError("expired", "This button is no longer valid. Ask for the operation again with /ops show.");
+  throw new ServiceError(
+    "expired",
+    "This button is no longer valid. Ask for the operation again with /ops show.",
+  );
 }
 
 export async function findCapability(database: Queryable, token: string): Promise<Capability | null> {

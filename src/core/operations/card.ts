@@ -54,7 +54,11 @@ const tones: Record<OperationState, Tone> = {
 };
 
 /** Throws ServiceError `not_found` when the operation is gone (retention). */
-export async function renderCard(database: Queryable, operationId: string, audience: Audience): Promise<RenderedCard> {
+export async function renderCard(
+  database: Queryable,
+  operationId: string,
+  audience: Audience,
+): Promise<RenderedCard> {
   const rows = await database.sql<CardRow>(
     `SELECT ${operationColumns}, s.name AS "serverName", s.public_id AS "serverPublicId", k.name AS "customerName",
        k.ref AS "customerRef", clock() AS now
@@ -74,7 +78,9 @@ export async function renderCard(database: Queryable, operationId: string, audie
     tone: tones[operation.state],
     text: headline(operation),
     fields: fieldsOf(operation, audience),
-    steps: steps.map((step) => viewStep(step, operation.now, notes.find(({ seq }) => seq === step.seq)?.note)),
+    steps: steps.map((step) =>
+      viewStep(step, operation.now, notes.find(({ seq }) => seq === step.seq)?.note),
+    ),
     footer: footerOf(operation, audience),
     buttons: await buttonsOf(database, operation, audience),
   };
@@ -120,7 +126,8 @@ function fieldsOf(operation: CardRow, audience: Audience): ViewField[] {
     fields.push({ label: "Customer", value: `${operation.customerName} (${operation.customerRef ?? "?"})` });
   }
   fields.push(...changesOf(operation.plan));
-  if (audience === "staff" && operation.cloudName !== null) fields.push({ label: "Cloud", value: operation.cloudName });
+  if (audience === "staff" && operation.cloudName !== null)
+    fields.push({ label: "Cloud", value: operation.cloudName });
   const addresses = operation.output["addresses"];
   if (Array.isArray(addresses) && addresses.length > 0) {
     fields.push({ label: "Addresses", value: addresses.map(String).join(", ") });
@@ -132,7 +139,10 @@ function fieldsOf(operation: CardRow, audience: Audience): ViewField[] {
 }
 
 /** "2 → 4" for what changes, the value alone for what is new. */
-export function changesOf(plan: { before: Record<string, unknown>; after: Record<string, unknown> }): ViewField[] {
+export function changesOf(plan: {
+  before: Record<string, unknown>;
+  after: Record<string, unknown>;
+}): ViewField[] {
   // In the order of the table: JSON columns do not keep one.
   return Object.entries(shownFields).flatMap(([key, [label, describe]]) => {
     const after = plan.after[key];
@@ -166,7 +176,9 @@ export function duration(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));
   if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
-  return minutes < 60 ? `${minutes} min ${seconds % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return minutes < 60
+    ? `${minutes} min ${seconds % 60} s`
+    : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 function footerOf(operation: CardRow, audience: Audience): string {
@@ -176,7 +188,8 @@ function footerOf(operation: CardRow, audience: Audience): string {
   if (operation.finishedAt !== null && operation.startedAt !== null) {
     parts.push(`took ${duration(operation.finishedAt.getTime() - operation.createdAt.getTime())}`);
   }
-  if (audience === "staff" && operation.problem?.staffDetail !== undefined) parts.push(operation.problem.staffDetail);
+  if (audience === "staff" && operation.problem?.staffDetail !== undefined)
+    parts.push(operation.problem.staffDetail);
   return parts.join(" · ");
 }
 
@@ -198,7 +211,8 @@ async function buttonsOf(database: Queryable, operation: CardRow, audience: Audi
   return rows.flatMap(({ token, action }) => {
     const texts = buttonTexts[action];
     if (texts === undefined || (audience === "customer" && staffButtons.has(action))) return [];
-    if (action === "ops.cancel" && (operation.cancelRequestedAt !== null || operation.endState !== null)) return [];
+    if (action === "ops.cancel" && (operation.cancelRequestedAt !== null || operation.endState !== null))
+      return [];
     if (action !== "ops.confirm") return [{ token, ...texts }];
     const of = operation.customerName === null ? "" : ` of ${operation.customerName}`;
     const confirm = {

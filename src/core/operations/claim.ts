@@ -141,5 +141,7 @@ export function keepLease(database: Database, claim: Claim, lost: AbortControlle
 
 /** For a database that only this process can have open: whoever held a lease is gone. */
 export async function releaseLeases(database: Database): Promise<void> {
-  await database.sql(`UPDATE operations SET lease_by = NULL, lease_until = NULL WHERE lease_until IS NOT NULL`);
+  await database.sql(
+    `UPDATE operations SET lease_by = NULL, lease_until = NULL WHERE lease_until IS NOT NULL`,
+  );
 }

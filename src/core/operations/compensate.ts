@@ -1,7 +1,7 @@
 /** After a failure or a cancel: the steps that undo what was made, as journaled steps of the same operation. */
 import type { Transaction } from "../../database/client.ts";
 import type { Problem } from "../errors.ts";
-import { endOperation } from "./end.ts";
+import { closeWaits, endOperation } from "./end.ts";
 import { cloudOf, type Engine, type Progress, stepDefinition } from "./engine.ts";
 import { appendLog, type OperationRow, readSteps, type StepRow } from "./rows.ts";
 
@@ -21,14 +21,17 @@ export async function beginCompensation(
   const steps = await readSteps(tx, operation.id);
   const undo = steps.toReversed().flatMap((step) => {
     const definition = mayHaveEffect(step) ? stepDefinition(engine, operation, step.name) : undefined;
-    const planned = definition?.compensation?.({ operation: { ...operation, plan: { ...operation.plan } }, input: step.input, reference: step.reference });
+    const planned = definition?.compensation?.({
+      operation: { ...operation, plan: { ...operation.plan } },
+      input: step.input,
+      reference: step.reference,
+    });
     return planned === undefined ? [] : [{ step, planned }];
   });
   await tx.sql(`UPDATE operation_steps SET state = 'skipped' WHERE operation_id = $1 AND state = 'planned'`, [
     operation.id,
   ]);
   if (undo.length === 0) {
-    await settleOpenSteps(tx, operation.id);
     await endOperation(engine, tx, operation, towards);
     return "ended";
   }
@@ -73,5 +76,5 @@ async function settleOpenSteps(tx: Transaction, operationId: string) {
      WHERE operation_id = $1 AND state IN ('intent', 'waiting') AND compensates IS NULL`,
     [operationId],
   );
-  await tx.sql(`UPDATE waits SET resolved_at = clock() WHERE operation_id = $1 AND resolved_at IS NULL`, [operationId]);
+  await closeWaits(tx, operationId);
 }

@@ -1,6 +1,7 @@
 /** How an operation ends: its state, the server's row, events and the thread in one transaction. */
 import type { Transaction } from "../../database/client.ts";
 import type { EndEffects } from "../action.ts";
+import type { ServerState } from "../cloud.ts";
 import type { Problem } from "../errors.ts";
 import { applyObserved, setServerState } from "../servers/observe.ts";
 import { offer, offerButtons } from "./capabilities.ts";
@@ -11,12 +12,15 @@ import { recordEvent } from "./events.ts";
 import { appendLog, type OperationRow } from "./rows.ts";
 import type { OperationState } from "./state.ts";
 import type { StepOutcome } from "./step.ts";
-import type { ServerState } from "../cloud.ts";
 
 export type End = "succeeded" | "failed" | "cancelled" | "expired";
 
 /** What a step found out, into the operation's output and the server's row. */
-export async function applyOutcome(tx: Transaction, operation: OperationRow, outcome: StepOutcome): Promise<void> {
+export async function applyOutcome(
+  tx: Transaction,
+  operation: OperationRow,
+  outcome: StepOutcome,
+): Promise<void> {
   const addresses = outcome.server === undefined ? {} : { addresses: outcome.server.addresses };
   const handedOn = { ...addresses, ...outcome.output };
   if (Object.keys(handedOn).length > 0) {
@@ -25,7 +29,11 @@ export async function applyOutcome(tx: Transaction, operation: OperationRow, out
   }
   if (operation.serverId === null) return;
   if (outcome.server !== undefined) {
-    await applyObserved(tx, { serverId: operation.serverId, remote: outcome.server, operationId: operation.id });
+    await applyObserved(tx, {
+      serverId: operation.serverId,
+      remote: outcome.server,
+      operationId: operation.id,
+    });
   }
   if (outcome.gone === true) {
     await setServerState(tx, { serverId: operation.serverId, state: "deleted", operationId: operation.id });
@@ -36,13 +44,17 @@ export async function endOperation(
   engine: Engine,
   tx: Transaction,
   operation: OperationRow,
-  end: { end: End; problem?: Problem | null },
+  end: { end: End; problem?: Problem | null; supersededBy?: string },
 ): Promise<void> {
   const problem = end.problem ?? operation.problem;
   const action = engine.registry.find(operation.action);
+  // What becomes of the server is then for the one that took over to say.
   const effects: EndEffects =
-    action?.kind === "operation" && end.end !== "expired" ? (action.onEnd?.(end.end, { ...operation, problem }) ?? {}) : {};
+    action?.kind === "operation" && end.end !== "expired" && end.supersededBy === undefined
+      ? (action.onEnd?.(end.end, { ...operation, problem }) ?? {})
+      : {};
   await freeSlot(tx, operation.id);
+  await leaveSteps(tx, operation.id);
   await tx.sql(
     `UPDATE operations SET state = $2, problem = $3::jsonb, finished_at = clock(), next_run_at = NULL, lease_by = NULL,
        lease_until = NULL, version = version + 1 WHERE id = $1`,
@@ -66,11 +78,30 @@ export async function endOperation(
   });
 }
 
+/** Given up or never begun: nobody follows them any more. */
+async function leaveSteps(tx: Transaction, operationId: string) {
+  await tx.sql(
+    `UPDATE operation_steps SET state = 'skipped', finished_at = CASE WHEN started_at IS NULL THEN NULL ELSE clock() END
+     WHERE operation_id = $1 AND state IN ('planned', 'intent', 'waiting')`,
+    [operationId],
+  );
+  await closeWaits(tx, operationId);
+}
+
+export async function closeWaits(tx: Transaction, operationId: string): Promise<void> {
+  await tx.sql(`UPDATE waits SET resolved_at = clock() WHERE operation_id = $1 AND resolved_at IS NULL`, [
+    operationId,
+  ]);
+}
+
 function closingLine(end: End, problem: Problem | null, effects: EndEffects) {
   if (end === "succeeded") return { level: "success" as const, text: effects.note ?? "Done." };
   if (end === "expired") return { level: "warning" as const, text: problem?.message ?? "Expired." };
   if (end === "cancelled") return { level: "warning" as const, text: effects.note ?? "Cancelled." };
-  return { level: "error" as const, text: [problem?.message ?? "Failed.", effects.note].filter(Boolean).join(" ") };
+  return {
+    level: "error" as const,
+    text: [problem?.message ?? "Failed.", effects.note].filter(Boolean).join(" "),
+  };
 }
 
 /** Nobody looked at the server since: it is what it was before. */
@@ -100,7 +131,9 @@ async function applyEffects(engine: Engine, tx: Transaction, operation: Operatio
     );
     if (change.deleted === true) {
       await setServerState(tx, { serverId: operation.serverId, state: "deleted", operationId: operation.id });
-      await tx.sql(`UPDATE servers SET deleted_at = clock() WHERE id = $1 AND deleted_at IS NULL`, [operation.serverId]);
+      await tx.sql(`UPDATE servers SET deleted_at = clock() WHERE id = $1 AND deleted_at IS NULL`, [
+        operation.serverId,
+      ]);
     }
   }
   if (effects.reveal !== undefined) {
@@ -130,7 +163,10 @@ async function recordEnd(
       ...(event.data === undefined ? {} : { data: event.data }),
     });
   }
-  const failure = problem === null || end === "succeeded" ? {} : { problem: { code: problem.code, message: problem.message } };
+  const failure =
+    problem === null || end === "succeeded"
+      ? {}
+      : { problem: { code: problem.code, message: problem.message } };
   await recordEvent(tx, {
     type: `${operation.action}.${end}`,
     serverId: operation.serverId,
@@ -158,6 +194,7 @@ export async function needAttention(
 ): Promise<void> {
   const state: OperationState = "needs_attention";
   await freeSlot(tx, operation.id);
+  await closeWaits(tx, operation.id);
   await tx.sql(
     `UPDATE operations SET state = $2, problem = $3::jsonb, next_run_at = NULL, lease_by = NULL, lease_until = NULL,
        version = version + 1 WHERE id = $1`,
@@ -191,11 +228,10 @@ export async function needAttention(
 /** The same card, once in each channel for alerts: it stays in step when somebody resolves it. */
 async function alertChannels(engine: Engine, tx: Transaction, operation: OperationRow): Promise<void> {
   for (const channel of engine.policies.alertChannels) {
-    const shown = await tx.sql(`SELECT 1 FROM cards WHERE operation_id = $1 AND platform = $2 AND channel = $3`, [
-      operation.id,
-      channel.platform,
-      channel.channel,
-    ]);
+    const shown = await tx.sql(
+      `SELECT 1 FROM cards WHERE operation_id = $1 AND platform = $2 AND channel = $3`,
+      [operation.id, channel.platform, channel.channel],
+    );
     if (shown.length === 0) await addCard(tx, operation.id, { ...channel, audience: "staff" });
   }
 }

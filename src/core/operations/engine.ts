@@ -50,7 +50,11 @@ export interface Run {
 }
 
 /** A step's definition by its pinned name, or undefined when this release does not know it. */
-export function stepDefinition(engine: Engine, operation: OperationRow, name: string): StepDefinition | undefined {
+export function stepDefinition(
+  engine: Engine,
+  operation: OperationRow,
+  name: string,
+): StepDefinition | undefined {
   const own = engine.registry.find(operation.action);
   if (own?.kind === "operation") {
     const found = own.definitions?.find((step) => step.name === name);

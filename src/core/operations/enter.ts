@@ -10,7 +10,7 @@ import { offerButtons } from "./capabilities.ts";
 import { addCard } from "./card.ts";
 import { endOperation } from "./end.ts";
 import { recordEvent } from "./events.ts";
-import { appendLog, operationColumns, type OperationRow } from "./rows.ts";
+import { appendLog, type OperationRow, operationColumns } from "./rows.ts";
 import { liveStates, stateLabels } from "./state.ts";
 
 export interface EnterRequest {
@@ -52,15 +52,22 @@ export function planHash(action: string, input: unknown, plan: ChangePlan): stri
  */
 export async function enterOperation(context: TransactionContext, request: EnterRequest): Promise<Entered> {
   const { database: tx, principal } = context;
-  const requestHash = hashOf({ action: request.action.name, input: request.input, by: [principal.kind, principal.id] });
+  const requestHash = hashOf({
+    action: request.action.name,
+    input: request.input,
+    by: [principal.kind, principal.id],
+  });
   const earlier = await findByKey(tx, request.idempotencyKey, requestHash);
   if (earlier !== null) return earlier;
   const plan = await request.action.plan(context, request.input);
   await requireFreeLock(context, request.action, plan.lockKey);
   const prepared = await request.action.prepare?.(context, plan, request.input);
+  const made = prepared?.serverId;
   const full: ChangePlan = {
     ...plan,
-    serverId: prepared?.serverId ?? plan.serverId,
+    serverId: made ?? plan.serverId,
+    // From now on it is a server like any other: whatever else is asked of it waits for its making.
+    lockKey: made === undefined ? plan.lockKey : `server:${made}`,
     details: { ...plan.details, ...prepared?.details },
   };
   const entered = await insertOperation(context, request, full, requestHash);
@@ -96,14 +103,21 @@ export async function requireFreeLock(
   );
   const holder = rows[0];
   if (holder === undefined) return;
-  if (action.supersedes === true && holder.state === "needs_attention") {
+  if (action.supersedes === true && holder.state === "needs_attention" && (await isInCloud(tx, holder))) {
     await endOperation(context.engine, tx, holder, {
       end: "failed",
       problem: { code: "cancelled", message: `Given up for ${action.name}, asked for by ${principal.name}.` },
+      supersededBy: action.name,
     });
     return;
   }
   throw await busyError(context, holder);
+}
+
+/** While nobody knows whether the cloud made it, only its own operation can look for it by its marker. */
+async function isInCloud(tx: Transaction, { serverId }: OperationRow): Promise<boolean> {
+  const rows = await tx.sql(`SELECT 1 FROM servers WHERE id = $1 AND external_id IS NOT NULL`, [serverId]);
+  return rows.length > 0;
 }
 
 async function busyError(context: TransactionContext, holder: OperationRow): Promise<ServiceError> {
@@ -116,10 +130,16 @@ async function busyError(context: TransactionContext, holder: OperationRow): Pro
   const step = steps[0];
   const at = step === undefined ? "" : `, step ${step.seq} of ${step.count}: ${step.label}`;
   const who =
-    context.principal.kind === "customer" && holder.requesterKind !== "customer" ? "our team" : holder.requesterName;
+    context.principal.kind === "customer" && holder.requesterKind !== "customer"
+      ? "our team"
+      : holder.requesterName;
+  const advice =
+    holder.state === "needs_attention"
+      ? "Our team has to decide first what becomes of that."
+      : "Try again when it has ended, or cancel it.";
   return new ServiceError(
     "busy",
-    `${holder.publicId} (${holder.action}, ${stateLabels[holder.state].toLowerCase()}) holds it since ${since} UTC for ${who}${at}. Try again when it has ended, or cancel it.`,
+    `${holder.publicId} (${holder.action}, ${stateLabels[holder.state].toLowerCase()}) holds it since ${since} UTC for ${who}${at}. ${advice}`,
     { facts: { operation: holder.publicId, state: holder.state } },
   );
 }
@@ -133,7 +153,10 @@ async function insertOperation(
   const { database: tx, principal, engine } = context;
   const id = newId();
   const publicId = newPublicId("op");
-  const confirm = request.action.risk === "destructive" && engine.policies.confirmDestructive && principal.kind !== "system";
+  const confirm =
+    request.action.risk === "destructive" &&
+    engine.policies.confirmDestructive &&
+    principal.kind !== "system";
   await tx.sql(
     `INSERT INTO operations (id, public_id, action, spec_version, state, input, plan, plan_hash, server_id, customer_id,
        cloud_id, lock_key, idempotency_key, request_hash, requester_kind, requester_id, requester_name, source, retries_of,
@@ -168,7 +191,12 @@ async function insertOperation(
   return { operationId: id, publicId, existing: false };
 }
 
-async function insertSteps(context: TransactionContext, operationId: string, action: OperationAction, plan: ChangePlan) {
+async function insertSteps(
+  context: TransactionContext,
+  operationId: string,
+  action: OperationAction,
+  plan: ChangePlan,
+) {
   const steps = action.steps(plan, context.engine.clouds);
   for (const [index, step] of steps.entries()) {
     await context.database.sql(
@@ -186,7 +214,9 @@ async function afterInsert(
 ): Promise<void> {
   const { database: tx, principal, engine, source } = context;
   const { operationId, publicId } = entered;
-  const rows = await tx.sql<{ state: OperationRow["state"] }>(`SELECT state FROM operations WHERE id = $1`, [operationId]);
+  const rows = await tx.sql<{ state: OperationRow["state"] }>(`SELECT state FROM operations WHERE id = $1`, [
+    operationId,
+  ]);
   const state = rows[0]?.state ?? "queued";
   // Secrets that were made for this order live and die with it.
   const secretId = plan.details["secretId"];
@@ -194,11 +224,16 @@ async function afterInsert(
     await tx.sql(`UPDATE secrets SET operation_id = $2 WHERE id = $1`, [secretId, operationId]);
   }
   await offerButtons(tx, { id: operationId, publicId }, state);
-  await appendLog(tx, operationId, [{ level: "info", text: `${plan.title}, asked for by ${principal.name}.` }]);
+  await appendLog(tx, operationId, [
+    { level: "info", text: `${plan.title}, asked for by ${principal.name}.` },
+  ]);
   const audience = principal.kind === "customer" ? "customer" : "staff";
   if (request.origin !== null) await addCard(tx, operationId, { ...request.origin, audience });
-  else for (const channel of engine.policies.operationChannels) await addCard(tx, operationId, { ...channel, audience: "staff" });
-  if (entered.isNewServer) await recordEvent(tx, { type: "server.created", serverId: plan.serverId, operationId });
+  else
+    for (const channel of engine.policies.operationChannels)
+      await addCard(tx, operationId, { ...channel, audience: "staff" });
+  if (entered.isNewServer)
+    await recordEvent(tx, { type: "server.created", serverId: plan.serverId, operationId });
   await recordAudit(tx, {
     principal,
     source,

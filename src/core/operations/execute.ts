@@ -31,7 +31,10 @@ function isInDoubt(error: unknown): boolean {
 
 /** Codes that say nothing was done and that it may work later. */
 function isWorthAnotherTry(error: unknown): error is ServiceError {
-  return error instanceof ServiceError && (error.code === "unreachable" || error.code === "timeout" || error.retryable);
+  return (
+    error instanceof ServiceError &&
+    (error.code === "unreachable" || error.code === "timeout" || error.retryable)
+  );
 }
 
 export async function issueStep(run: Run, at: At): Promise<Progress> {
@@ -98,8 +101,11 @@ async function recordIntent(run: Run, { step, definition }: At): Promise<StepRow
 async function afterFailedCall(run: Run, at: At, error: unknown): Promise<Progress> {
   const problem = problemOf(error);
   if (isWorthAnotherTry(error)) return tryLater(run, at, problem);
-  if (!isInDoubt(error)) return failStep(run, at, problem);
-  run.engine.log.warn({ err: error, operation: at.operation.publicId, step: at.step.name }, "the outcome is unknown");
+  if (at.definition.evidence === "none" || !isInDoubt(error)) return failStep(run, at, problem);
+  run.engine.log.warn(
+    { err: error, operation: at.operation.publicId, step: at.step.name },
+    "the outcome is unknown",
+  );
   await fenced(run.engine.database, run.claim, async (tx, row) => {
     await tx.sql(
       `UPDATE operation_steps SET in_doubt = true, problem = $3::jsonb WHERE operation_id = $1 AND seq = $2`,
@@ -129,12 +135,10 @@ async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
       [row.id, at.step.seq, engine.patienceMs],
     );
     if (left[0]?.more !== true) return false;
-    await tx.sql(`UPDATE operation_steps SET state = $3, problem = $4::jsonb WHERE operation_id = $1 AND seq = $2`, [
-      row.id,
-      at.step.seq,
-      at.step.inDoubt ? "intent" : "planned",
-      problem,
-    ]);
+    await tx.sql(
+      `UPDATE operation_steps SET state = $3, problem = $4::jsonb WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, at.step.inDoubt ? "intent" : "planned", problem],
+    );
     if (at.step.attempt === 1) {
       const minutes = Math.max(1, Math.round(engine.patienceMs / 60_000));
       const text = `${problem.message} Nothing was done; trying again for ${minutes} min.`;
@@ -156,11 +160,18 @@ export async function resumeStep(run: Run, found: At): Promise<Progress> {
   const { engine } = run;
   const { definition } = found;
   if (engine.withoutProbe === true) return issueStep(run, found);
-  if (definition.evidence === "none") return issueStep(run, found);
+  if (definition.evidence === "none") {
+    if (!(await isPast(engine, found.step.deadlineAt, 0))) return issueStep(run, found);
+    return failStep(run, found, {
+      code: "timeout",
+      message: "It could not be looked at in time. Nothing was changed.",
+    });
+  }
   const at = await markInDoubt(run, found);
   const { step } = at;
   if (definition.probe === undefined) {
-    if (await isPast(engine, step.deadlineAt, 0)) return giveUp(run, at, "the outcome could not be found out in time");
+    if (await isPast(engine, step.deadlineAt, 0))
+      return giveUp(run, at, "the outcome could not be found out in time");
     return issueStep(run, at);
   }
   const probe = await probeEffect(run, at, definition.probe);
@@ -280,14 +291,19 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
     if (run.signal.aborted) throw run.signal.reason;
     if (!isInDoubt(error) && !isWorthAnotherTry(error)) return failStep(run, at, problemOf(error));
     engine.log.warn({ err: error, operation: at.operation.publicId, step: at.step.name }, "could not verify");
-    if (await isPast(engine, at.step.deadlineAt, engine.patienceMs)) return giveUp(run, at, problemOf(error).message);
+    if (await isPast(engine, at.step.deadlineAt, engine.patienceMs))
+      return giveUp(run, at, problemOf(error).message);
     await fenced(engine.database, run.claim, (tx, row) => park(tx, row.id, { afterMs: verifyAgainMs }));
     return "parked";
   }
   if (verdict.kind === "done") return finishStep(run, at, verdict);
   if (verdict.kind === "failed") return failStep(run, at, problemOf(verdict.error), verdict.server);
   if (await isPast(engine, at.step.deadlineAt, 0)) {
-    return giveUp(run, at, `not finished by its deadline${verdict.note === undefined ? "" : `: ${verdict.note}`}`);
+    return giveUp(
+      run,
+      at,
+      `not finished by its deadline${verdict.note === undefined ? "" : `: ${verdict.note}`}`,
+    );
   }
   await fenced(engine.database, run.claim, async (tx, row) => {
     await openWait(tx, row, { seq: at.step.seq, condition: verdict.condition, since: "now" });

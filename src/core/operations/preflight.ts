@@ -63,13 +63,15 @@ async function checkServer(context: StepContext): Promise<Issued> {
 
 function differs(expected: ServerExpectation, server: RemoteServer): string | null {
   // A deletion is the way out of a state that never ends; a cloud that cannot do it now says so itself.
-  if (server.busy && expected.mayBeGone !== true) return "The cloud is still working on this server; try again when it has finished.";
+  if (server.busy && expected.mayBeGone !== true)
+    return "The cloud is still working on this server; try again when it has finished.";
   if (!expected.states.includes(server.state)) {
     return `The server is ${server.state} in the cloud, not ${expected.states.join(" or ")}.`;
   }
   const size = expected.size;
   if (size === undefined) return null;
-  if (size.vcpus === server.vcpus && size.memoryMib === server.memoryMib && size.diskGib === server.diskGib) return null;
+  if (size.vcpus === server.vcpus && size.memoryMib === server.memoryMib && size.diskGib === server.diskGib)
+    return null;
   return (
     `The server has ${server.vcpus} vCPU, ${server.memoryMib} MiB and ${server.diskGib} GiB in the cloud, ` +
     `not ${size.vcpus} vCPU, ${size.memoryMib} MiB and ${size.diskGib} GiB as planned.`

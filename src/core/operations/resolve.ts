@@ -1,12 +1,12 @@
 /** What people do to an operation: confirm, cancel, retry, adopt, abandon. Each runs in the caller's transaction. */
 import type { Transaction } from "../../database/client.ts";
-import type { ActionContext } from "../action.ts";
+import type { ActionContext, OperationAction } from "../action.ts";
 import { ServiceError } from "../errors.ts";
 import { pointOfNoReturn } from "./cancel.ts";
 import { offerButtons } from "./capabilities.ts";
 import { endOperation } from "./end.ts";
-import { enterOperation, type Entered, planHash, requireFreeLock } from "./enter.ts";
 import { stepDefinition } from "./engine.ts";
+import { type Entered, enterOperation, planHash, requireFreeLock } from "./enter.ts";
 import { appendLog, type OperationRow, readSteps, type StepRow } from "./rows.ts";
 import { stateLabels } from "./state.ts";
 
@@ -37,12 +37,15 @@ function nudgeAll(context: TransactionContext) {
 /** The plan is computed again: what was confirmed must be what is done. */
 export async function confirmOperation(context: TransactionContext, operation: OperationRow): Promise<void> {
   const { database: tx, engine, principal } = context;
-  if (operation.state !== "awaiting_confirmation") throw wrongState(operation, "confirmed", "Nothing waits for that.");
+  if (operation.state !== "awaiting_confirmation")
+    throw wrongState(operation, "confirmed", "Nothing waits for that.");
   const action = operationAction(context, operation);
   let same = false;
   try {
     const plan = await action.plan(context, operation.input);
-    same = planHash(operation.action, operation.input, plan) === operation.planHash;
+    same =
+      plan.serverId === operation.serverId &&
+      planHash(operation.action, operation.input, plan) === operation.planHash;
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
   }
@@ -94,8 +97,10 @@ export async function cancelOperation(context: TransactionContext, operation: Op
 async function requestCancel(context: TransactionContext, operation: OperationRow): Promise<string> {
   const { database: tx, engine, principal } = context;
   const tooLate = pointOfNoReturn(engine, operation, await readSteps(tx, operation.id));
-  if (tooLate !== null) throw new ServiceError("wrong_state", `Too late to cancel ${operation.publicId}: ${tooLate}`);
-  if (operation.cancelRequestedAt !== null) return `${operation.cancelRequestedBy ?? "Somebody"} asked for that already.`;
+  if (tooLate !== null)
+    throw new ServiceError("wrong_state", `Too late to cancel ${operation.publicId}: ${tooLate}`);
+  if (operation.cancelRequestedAt !== null)
+    return `${operation.cancelRequestedBy ?? "Somebody"} asked for that already.`;
   await tx.sql(
     `UPDATE operations SET cancel_requested_at = clock(), cancel_requested_by = $2, version = version + 1,
        next_run_at = CASE WHEN lease_until > clock() THEN next_run_at ELSE clock() END WHERE id = $1`,
@@ -115,22 +120,48 @@ export async function retryOperation(context: TransactionContext, operation: Ope
   if (operation.state !== "failed" && operation.state !== "cancelled" && operation.state !== "expired") {
     throw wrongState(operation, "retried", "Only what failed, was cancelled or needs attention can.");
   }
+  const earlier = await retryOf(context.database, operation);
+  if (earlier !== null) return earlier;
   const cards = await context.database.sql<{
     platform: "slack" | "discord" | "console";
     workspace: string;
     channel: string;
     userId: string;
-  }>(`SELECT platform, workspace, channel, COALESCE(user_id, '') AS "userId" FROM cards WHERE operation_id = $1 LIMIT 1`, [
-    operation.id,
-  ]);
+  }>(
+    `SELECT platform, workspace, channel, COALESCE(user_id, '') AS "userId" FROM cards WHERE operation_id = $1 LIMIT 1`,
+    [operation.id],
+  );
+  const action = operationAction(context, operation);
   return enterOperation(context, {
-    action: operationAction(context, operation),
-    input: operation.input,
-    // A retry is one order too: pressed twice, it is the same.
+    action,
+    input: { ...operation.input, ...(await sameSubject(context, action, operation)) },
     idempotencyKey: `retry:${operation.id}`,
     origin: cards[0] ?? null,
     retriesOf: operation.id,
   });
+}
+
+/** A retry is one order too: pressed twice, by whomever, it is the same. */
+async function retryOf(tx: Transaction, operation: OperationRow): Promise<Entered | null> {
+  const rows = await tx.sql<{ operationId: string; publicId: string }>(
+    `SELECT id AS "operationId", public_id AS "publicId" FROM operations WHERE retries_of = $1`,
+    [operation.id],
+  );
+  return rows[0] === undefined ? null : { ...rows[0], existing: true };
+}
+
+/** A name may mean another server by now, or to another person: a retry is about the same server and customer. */
+async function sameSubject(context: TransactionContext, action: OperationAction, operation: OperationRow) {
+  const rows = await context.database.sql<{ server: string | null; customer: string | null }>(
+    `SELECT (SELECT public_id FROM servers WHERE id = $1) AS server, (SELECT ref FROM customers WHERE id = $2) AS customer`,
+    [operation.serverId, operation.customerId],
+  );
+  const subject: Record<string, string> = {};
+  for (const field of ["server", "customer"] as const) {
+    const value = rows[0]?.[field] ?? null;
+    if (value !== null && action.options.some((option) => option.field === field)) subject[field] = value;
+  }
+  return subject;
 }
 
 async function resume(context: TransactionContext, operation: OperationRow, how: string): Promise<void> {
@@ -160,9 +191,14 @@ async function resume(context: TransactionContext, operation: OperationRow, how:
 }
 
 /** A person says: this server of the cloud is the one. The step's verification still asks the cloud. */
-export async function adoptOperation(context: TransactionContext, operation: OperationRow, externalId: string | undefined) {
+export async function adoptOperation(
+  context: TransactionContext,
+  operation: OperationRow,
+  externalId: string | undefined,
+) {
   const { database: tx } = context;
-  if (operation.state !== "needs_attention") throw wrongState(operation, "adopted", "Only what needs attention can be.");
+  if (operation.state !== "needs_attention")
+    throw wrongState(operation, "adopted", "Only what needs attention can be.");
   const steps = await readSteps(tx, operation.id);
   const step = steps.find(({ state }) => state === "intent" || state === "waiting");
   if (step === undefined || operation.endState !== null) {
@@ -174,11 +210,19 @@ export async function adoptOperation(context: TransactionContext, operation: Ope
     `UPDATE operation_steps SET state = 'waiting', reference = $3::jsonb WHERE operation_id = $1 AND seq = $2`,
     [operation.id, step.seq, reference],
   );
-  await tx.sql(`UPDATE waits SET resolved_at = clock() WHERE operation_id = $1 AND resolved_at IS NULL`, [operation.id]);
-  await resume(context, operation, externalId === undefined ? "it was done" : `it was done, as ${externalId}`);
+  await resume(
+    context,
+    operation,
+    externalId === undefined ? "it was done" : `it was done, as ${externalId}`,
+  );
 }
 
-async function requireAdoptable(tx: Transaction, operation: OperationRow, step: StepRow, externalId: string | undefined) {
+async function requireAdoptable(
+  tx: Transaction,
+  operation: OperationRow,
+  step: StepRow,
+  externalId: string | undefined,
+) {
   const servers = await tx.sql<{ externalId: string | null }>(
     `SELECT external_id AS "externalId" FROM servers WHERE id = $1 FOR UPDATE`,
     [operation.serverId],
@@ -193,20 +237,25 @@ async function requireAdoptable(tx: Transaction, operation: OperationRow, step: 
   }
   if (externalId === undefined) return;
   if (known !== null && known !== externalId) {
-    throw new ServiceError("conflict", `This operation's server is ${known} in the cloud, not ${externalId}.`);
+    throw new ServiceError(
+      "conflict",
+      `This operation's server is ${known} in the cloud, not ${externalId}.`,
+    );
   }
   const taken = await tx.sql<{ publicId: string }>(
     `SELECT public_id AS "publicId" FROM servers WHERE cloud_id = (SELECT cloud_id FROM operations WHERE id = $1)
        AND external_id = $2 AND id IS DISTINCT FROM $3 AND deleted_at IS NULL`,
     [operation.id, externalId, operation.serverId],
   );
-  if (taken[0] !== undefined) throw new ServiceError("conflict", `${externalId} is ${taken[0].publicId} already.`);
+  if (taken[0] !== undefined)
+    throw new ServiceError("conflict", `${externalId} is ${taken[0].publicId} already.`);
 }
 
 /** A person gives up: it ends as failed, and what may be left is said. */
 export async function abandonOperation(context: TransactionContext, operation: OperationRow): Promise<void> {
   const { database: tx, engine, principal } = context;
-  if (operation.state !== "needs_attention") throw wrongState(operation, "given up", "Only what needs attention can be.");
+  if (operation.state !== "needs_attention")
+    throw wrongState(operation, "given up", "Only what needs attention can be.");
   const why = operation.problem?.message ?? "";
   await endOperation(engine, tx, operation, {
     end: "failed",

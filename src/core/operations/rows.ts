@@ -87,7 +87,11 @@ export interface LogEntry {
 }
 
 /** Appends to what the thread tells, and moves the version that cards compare. */
-export async function appendLog(database: Queryable, operationId: string, entries: readonly LogEntry[]): Promise<void> {
+export async function appendLog(
+  database: Queryable,
+  operationId: string,
+  entries: readonly LogEntry[],
+): Promise<void> {
   for (const entry of entries) {
     await database.sql(
       `WITH bumped AS (

@@ -71,7 +71,9 @@ async function advanceStep(run: Run, operation: OperationRow, step: StepRow): Pr
   }
   if (definition === undefined) {
     const message = `This release does not know the step "${step.name}" that the operation was entered with.`;
-    await fenced(engine.database, run.claim, (tx, row) => needAttention(engine, tx, row, { code: "internal", message }));
+    await fenced(engine.database, run.claim, (tx, row) =>
+      needAttention(engine, tx, row, { code: "internal", message }),
+    );
     return "ended";
   }
   const at = { operation, step, definition };

@@ -72,7 +72,12 @@ export type Issued =
   | { kind: "wait"; reference: Record<string, unknown>; condition: Record<string, unknown>; note?: string };
 
 export type Probe =
-  | { effect: "present"; reference: Record<string, unknown>; condition: Record<string, unknown>; note?: string }
+  | {
+      effect: "present";
+      reference: Record<string, unknown>;
+      condition: Record<string, unknown>;
+      note?: string;
+    }
   | { effect: "absent" }
   | { effect: "unknown"; reason: string };
 

@@ -43,7 +43,10 @@ async function watchCloud(engine: Engine, cloud: Cloud): Promise<{ ok: boolean; 
   } catch (error) {
     const problem = problemOf(error);
     engine.log.warn({ err: error, cloud: cloud.name }, "could not look at the cloud");
-    await engine.database.sql(`UPDATE clouds SET last_problem = $2::jsonb WHERE name = $1`, [cloud.name, problem]);
+    await engine.database.sql(`UPDATE clouds SET last_problem = $2::jsonb WHERE name = $1`, [
+      cloud.name,
+      problem,
+    ]);
     return { ok: false, settled: 0 };
   }
   return { ok: true, settled: await store(engine, cloud, observations) };
@@ -63,7 +66,11 @@ async function store(engine: Engine, cloud: Cloud, observations: readonly Observ
   const settled = observations.filter((observation) => observation.result !== undefined);
   await engine.database.transaction(async (tx) => {
     const all = JSON.stringify(
-      observations.map(({ waitId, note, result }) => ({ waitId, note: note ?? null, result: result ?? null })),
+      observations.map(({ waitId, note, result }) => ({
+        waitId,
+        note: note ?? null,
+        result: result ?? null,
+      })),
     );
     // Locking in id order keeps two of these, or one and a claimer, from waiting for each other.
     await tx.sql(
@@ -93,6 +100,8 @@ async function store(engine: Engine, cloud: Cloud, observations: readonly Observ
       if (moved.length > 0) engine.wake.nudge("cards");
     });
   });
-  await engine.database.sql(`UPDATE clouds SET last_ok_at = clock(), last_problem = NULL WHERE name = $1`, [cloud.name]);
+  await engine.database.sql(`UPDATE clouds SET last_ok_at = clock(), last_problem = NULL WHERE name = $1`, [
+    cloud.name,
+  ]);
   return settled.length;
 }

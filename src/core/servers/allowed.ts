@@ -1,5 +1,5 @@
 /** Which state allows which change: one table for plans, preflight and help. */
-import type { PowerVerb, ServerState } from "../cloud.ts";
+import { type PowerVerb, type ServerState, serverStates } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import type { ServerRow } from "./find.ts";
 
@@ -8,11 +8,15 @@ export const allowedIn = {
   resize: ["active", "stopped"],
   // The guest has to run to take a password.
   password: ["active"],
-  delete: ["pending", "active", "stopped", "paused", "suspended", "verify_resize", "rescue", "error", "missing", "unknown"],
+  // Whatever is under way holds the server's lock; a state that never ends must not keep it alive.
+  delete: serverStates.filter((state) => state !== "deleted"),
 } as const satisfies Record<string, readonly ServerState[]>;
 
 /** The states a power verb acts in, and the one it leads to. */
-export const powerTable: Record<PowerVerb, { from: readonly ServerState[]; to: ServerState; already: string }> = {
+export const powerTable: Record<
+  PowerVerb,
+  { from: readonly ServerState[]; to: ServerState; already: string }
+> = {
   start: { from: ["stopped"], to: "active", already: "is running already" },
   stop: { from: ["active", "error"], to: "stopped", already: "is stopped already" },
   shutdown: { from: ["active"], to: "stopped", already: "is stopped already" },
@@ -26,7 +30,10 @@ export const powerTable: Record<PowerVerb, { from: readonly ServerState[]; to: S
 /** Throws `wrong_state` with what the server is and when it would be possible. */
 export function requireState(server: ServerRow, verb: string, states: readonly ServerState[]): void {
   if (server.externalId === null && verb !== "deleted") {
-    throw new ServiceError("wrong_state", `${server.name} (${server.publicId}) is not built yet, so it cannot be ${verb}.`);
+    throw new ServiceError(
+      "wrong_state",
+      `${server.name} (${server.publicId}) is not built yet, so it cannot be ${verb}.`,
+    );
   }
   if (states.includes(server.state)) return;
   const when = states.length > 4 ? "" : ` It can when it is ${states.join(" or ")}.`;

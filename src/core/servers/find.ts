@@ -43,7 +43,11 @@ const serverTables = `servers s JOIN clouds c ON c.id = s.cloud_id LEFT JOIN cus
  * By public id or name. Throws `not_found` with one and the same text for a foreign and an unknown server, and
  * `conflict` with the public ids when the name is ambiguous among what the principal may see.
  */
-export async function findServer(database: Queryable, principal: Principal, typed: string): Promise<ServerRow> {
+export async function findServer(
+  database: Queryable,
+  principal: Principal,
+  typed: string,
+): Promise<ServerRow> {
   const rows = await database.sql<ServerRow>(
     `SELECT ${serverColumns} FROM ${serverTables}
      WHERE ${ownRows("s.customer_id", 1)} AND s.deleted_at IS NULL AND (s.public_id = $2 OR lower(s.name) = lower($2))
@@ -66,10 +70,14 @@ async function noServer(database: Queryable, principal: Principal, typed: string
   if (principal.kind === "customer") {
     // The advice depends on the account alone, so that foreign and unknown read the same.
     const some = rows.slice(0, 5).map((row) => row.name);
-    const yours = some.length === 0 ? "It has none yet." : `It has ${some.join(", ")}${rows.length > 5 ? ", …" : ""}.`;
+    const yours =
+      some.length === 0 ? "It has none yet." : `It has ${some.join(", ")}${rows.length > 5 ? ", …" : ""}.`;
     return new ServiceError("not_found", `No server "${clip(typed)}" in your account. ${yours}`);
   }
-  const guess = nearest(typed, rows.flatMap((row) => [row.name, row.publicId]));
+  const guess = nearest(
+    typed,
+    rows.flatMap((row) => [row.name, row.publicId]),
+  );
   const advice = guess === undefined ? "See /server list." : `Did you mean ${guess}?`;
   return new ServiceError("not_found", `No server "${clip(typed)}". ${advice}`);
 }

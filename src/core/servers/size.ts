@@ -22,8 +22,12 @@ export async function findPlan(database: Queryable, typed: string): Promise<Plan
   const lower = typed.toLowerCase();
   const found = rows.find((row) => row.code.toLowerCase() === lower || row.name.toLowerCase() === lower);
   if (found !== undefined) return found;
-  const guess = nearest(typed, rows.map((row) => row.code));
-  const advice = guess === undefined ? `There are ${rows.map((row) => row.code).join(", ")}.` : `Did you mean ${guess}?`;
+  const guess = nearest(
+    typed,
+    rows.map((row) => row.code),
+  );
+  const advice =
+    guess === undefined ? `There are ${rows.map((row) => row.code).join(", ")}.` : `Did you mean ${guess}?`;
   throw new ServiceError("not_found", `No plan "${typed}". ${advice}`, { facts: { option: "plan" } });
 }
 
@@ -79,7 +83,9 @@ export async function exactFlavor(
   const flavors = await flavorsOf(database, cloud.name);
   const found = flavors.find(
     (flavor) =>
-      flavor.vcpus === wanted.vcpus && flavor.memoryMib === wanted.memoryMib && flavor.diskGib === wanted.diskGib,
+      flavor.vcpus === wanted.vcpus &&
+      flavor.memoryMib === wanted.memoryMib &&
+      flavor.diskGib === wanted.diskGib,
   );
   if (found !== undefined) return { size: sizeOf(found), asOf: found.syncedAt };
   const offers = flavors.slice(0, 6).map(describeSize).join("; ");
@@ -90,7 +96,12 @@ export async function exactFlavor(
 }
 
 function sizeOf(flavor: FlavorRow): TargetSize {
-  return { vcpus: flavor.vcpus, memoryMib: flavor.memoryMib, diskGib: flavor.diskGib, flavorId: flavor.flavorId };
+  return {
+    vcpus: flavor.vcpus,
+    memoryMib: flavor.memoryMib,
+    diskGib: flavor.diskGib,
+    flavorId: flavor.flavorId,
+  };
 }
 
 export function describeSize(size: { vcpus: number; memoryMib: number; diskGib: number }): string {

@@ -31,15 +31,30 @@ describe("the road of an order", () => {
     expect(resized).toMatchObject({ state: "succeeded", problem: null });
     const password = await world.run(world.sam, "server.password", { server: "web-1" });
     expect(password.state === "succeeded" || password.problem?.code === "unsupported").toBe(true);
-    expect(await world.run(world.sam, "server.power", { server: "web-1", action: "stop" })).toMatchObject({ state: "succeeded" });
-    expect(await world.run(world.sam, "server.power", { server: "web-1", action: "start" })).toMatchObject({ state: "succeeded" });
-    expect(await world.run(world.rita, "server.delete", { server: "web-1" })).toMatchObject({ state: "succeeded" });
+    expect(await world.run(world.sam, "server.power", { server: "web-1", action: "stop" })).toMatchObject({
+      state: "succeeded",
+    });
+    expect(await world.run(world.sam, "server.power", { server: "web-1", action: "start" })).toMatchObject({
+      state: "succeeded",
+    });
+    expect(await world.run(world.rita, "server.delete", { server: "web-1" })).toMatchObject({
+      state: "succeeded",
+    });
 
     const events = await world.events();
-    const sequences = events.filter((event) => event.sequence !== null).map((event) => Number(event.sequence));
+    const sequences = events
+      .filter((event) => event.sequence !== null)
+      .map((event) => Number(event.sequence));
     expect(sequences.toSorted((a, b) => a - b)).toEqual(sequences.map((_, index) => index + 1));
     expect(events.map((event) => event.type)).toEqual(
-      expect.arrayContaining(["server.created", "server.building", "server.active", "server.provision.succeeded", "server.resize.succeeded", "server.deleted"]),
+      expect.arrayContaining([
+        "server.created",
+        "server.building",
+        "server.active",
+        "server.provision.succeeded",
+        "server.resize.succeeded",
+        "server.deleted",
+      ]),
     );
   });
 
