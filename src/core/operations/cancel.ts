@@ -31,8 +31,9 @@ export async function cancelAtBoundary(
   const tooLate = active === undefined ? "it was done already." : pointOfNoReturn(engine, operation, steps);
   // What is under way and cannot be undone is followed to its end, or "cancelled" would be a guess.
   const undoable =
-    active?.state === "planned" ||
-    (active && stepDefinition(engine, operation, active.name)?.compensation) !== undefined;
+    active === undefined ||
+    active.state === "planned" ||
+    stepDefinition(engine, operation, active.name)?.compensation !== undefined;
   if (tooLate === null && !undoable) return null;
   return fenced(engine.database, run.claim, async (tx, row) => {
     if (tooLate !== null) {
