@@ -120,7 +120,7 @@ interface Recorder extends Messenger {
 
 const ample: Budget = { editsPerMinute: 6000, postsPerMinute: 6000, channelPostGapMs: 0 };
 
-function recorder(budget: Budget = ample, platform: Platform = "slack"): Recorder {
+function recorder(budget: Budget = ample, platform: Platform = "slack", name = "m"): Recorder {
   const sent: Sent[] = [];
   const failures: { kind: Sent["kind"]; error: ChatError; made: boolean }[] = [];
   let handles = 0;
@@ -138,7 +138,7 @@ function recorder(budget: Budget = ample, platform: Platform = "slack"): Recorde
     during: () => Promise.resolve(),
     failNext: (kind, error, made = false) => void failures.push({ kind, error, made }),
     async postCard(target, card) {
-      const handle = `m${(handles += 1)}`;
+      const handle = `${name}${(handles += 1)}`;
       await send({ kind: "post", handle, title: card.title, channel: target.channel });
       return handle;
     },
@@ -290,7 +290,7 @@ describe("several processes and restarts", () => {
     const dying = projector(slow).tick();
     await inFlight;
 
-    const other = recorder();
+    const other = recorder(ample, "slack", "other");
     await projector(other).tick();
     expect(other.sent).toEqual([]);
     await moveClock(database, 31_000);
