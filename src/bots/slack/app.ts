@@ -59,8 +59,13 @@ export function createSlackBot(options: SlackBotOptions): Bot {
     commandPrefix: options.commandPrefix ?? "",
     ackBudgetMs: options.ackBudgetMs ?? ACK_BUDGET_MS,
     async linkTo(operationId) {
-      const handle = await options.cardOf?.(operationId);
-      return linkOf(handle ?? null, connection.workspaceUrl());
+      try {
+        return linkOf((await options.cardOf?.(operationId)) ?? null, connection.workspaceUrl());
+      } catch (error) {
+        // The request itself went well; only the link to its card is missing.
+        log.error({ err: error }, "slack: a card's address could not be read");
+        return null;
+      }
     },
   };
   const receiver = new ExpressReceiver({

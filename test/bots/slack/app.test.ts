@@ -138,6 +138,15 @@ describe("commands", () => {
     );
   });
 
+  it("still says that an order exists when its card cannot be looked up", async () => {
+    await rig.stop();
+    rig = await slackRig({ cardOf: () => Promise.reject(new Error("database away")) });
+    rig.entrance.script.dispatch = () => Promise.resolve({ ...started, existing: true });
+    const answered = await rig.command("U1", "list");
+    expect(textOf(answered.body)).toContain("Already asked for");
+    expect(rig.log.join("")).toContain("a card's address could not be read");
+  });
+
   it("acknowledges in time and answers afterwards when the work takes long", async () => {
     await rig.stop();
     rig = await slackRig({ ackBudgetMs: 20 });
@@ -327,6 +336,21 @@ describe("buttons", () => {
     expect(textOf(view)).toContain(JSON.stringify("S3cr<e>t&*_x_*"));
     expect(rig.slack.responses).toHaveLength(1);
     expect(rig.log.join("")).not.toContain("S3cr");
+  });
+});
+
+describe("a shown secret", () => {
+  it("is not called a failure when only the burning failed", async () => {
+    rig.entrance.script.reveal = () =>
+      Promise.resolve({
+        label: "Password",
+        text: "x",
+        burn: () => Promise.reject(new Error("database away")),
+        release: () => Promise.resolve(),
+      });
+    await rig.button("U1", "reveal:tok");
+    await until(() => rig.log.join("").includes("could not be burned"));
+    expect(rig.slack.responses).toEqual([]);
   });
 });
 
