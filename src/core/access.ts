@@ -59,6 +59,20 @@ export function ownRows(column: string, parameter: number): string {
   return `($${parameter}::uuid IS NULL OR ${column} = $${parameter}::uuid)`;
 }
 
+/**
+ * SQL: the same for operations, called `o`. They are a tenant's while they are on a server that is: after a server has
+ * changed hands, its past is neither its old owner's nor its new one's to read, and its buttons are nobody's.
+ */
+export function ownOperations(parameter: number): string {
+  return `(${ownRows("o.customer_id", parameter)} AND (o.server_id IS NULL
+    OR EXISTS (SELECT FROM servers own WHERE own.id = o.server_id AND ${ownRows("own.customer_id", parameter)})))`;
+}
+
+/** Customers learn that somebody of the team did it, not who. */
+export function nameFor(viewer: Audience, person: Pick<Principal, "kind" | "name">): string {
+  return viewer === "customer" && person.kind !== "customer" ? "our team" : person.name;
+}
+
 /** "server.resize" → "/server resize". */
 export function commandOf(actionName: string): string {
   return `/${actionName.replaceAll(".", " ")}`;

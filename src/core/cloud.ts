@@ -20,6 +20,7 @@
  * - `cloud_failed`     the cloud tried, and says that it failed
  * - `unknown_outcome`  a changing call whose answer was lost, cut, late or a 5xx: it may or may not have happened
  */
+import { z } from "zod";
 import type { PlannedStep, StepDefinition } from "./operations/step.ts";
 
 export type Provider = "pve" | "openstack";
@@ -103,30 +104,29 @@ export interface RemoteNetwork {
 }
 
 /** What is sold, resolved against one cloud's catalogue in the database. */
-export interface TargetSize {
-  vcpus: number;
-  memoryMib: number;
-  diskGib: number;
+export const TargetSize = z.object({
+  vcpus: z.number(),
+  memoryMib: z.number(),
+  diskGib: z.number(),
   /** OpenStack: the flavor's id. PVE applies the sizes directly. */
-  flavorId?: string;
-}
+  flavorId: z.string().optional(),
+});
+export type TargetSize = z.infer<typeof TargetSize>;
 
-export interface ProvisionOrder {
-  name: string;
-  size: TargetSize;
-  imageId: string;
-  networkId: string;
-  metadata: Record<string, string>;
+export const ProvisionOrder = z.object({
+  name: z.string(),
+  size: TargetSize,
+  imageId: z.string(),
+  networkId: z.string(),
+  metadata: z.record(z.string(), z.string()),
   /** The secret that holds the first password; set in the guest at first boot. */
-  passwordSecretId: string;
-  defaultUser: string | null;
-}
+  passwordSecretId: z.string(),
+  defaultUser: z.string().nullable(),
+});
+export type ProvisionOrder = z.infer<typeof ProvisionOrder>;
 
-export interface ResizeOrder {
-  externalId: string;
-  before: TargetSize;
-  after: TargetSize;
-}
+export const ResizeOrder = z.object({ externalId: z.string(), before: TargetSize, after: TargetSize });
+export type ResizeOrder = z.infer<typeof ResizeOrder>;
 
 /** A wait that the watcher has still to resolve. */
 export interface OpenWait {

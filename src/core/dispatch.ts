@@ -1,4 +1,5 @@
 /** The one entrance: find, parse, authorise, record, enter. Bots, console and API call this and nothing else. */
+import { z } from "zod";
 import { isUniqueViolation } from "../database/errors.ts";
 import { type Principal, requirePermission, tenantOf } from "./access.ts";
 import type { Action, ActionContext, ImmediateAction, OperationAction, Source } from "./action.ts";
@@ -14,6 +15,8 @@ import { type OperationRow, operationColumns } from "./operations/rows.ts";
 import { missingOptions, parseOptions } from "./options.ts";
 import type { Answer, Entrance, Request, Reveal } from "./request.ts";
 import type { View } from "./view.ts";
+
+const RevealInput = z.object({ secretId: z.string(), label: z.string() });
 
 export interface EntranceOptions {
   engine: Engine;
@@ -43,7 +46,7 @@ async function dispatch(engine: Engine, request: Request): Promise<Answer> {
     if (missingOptions(action, request.options, request.principal).length > 0) {
       return { kind: "form", form: formOf(action, request.options, request.principal) };
     }
-    const input = parseOptions(action, request.options, request.principal) as Record<string, unknown>;
+    const input = parseOptions(action, request.options, request.principal);
     return await run(engine, request, action, input);
   } catch (error) {
     await auditRefusal(engine, request, error);
@@ -256,7 +259,7 @@ async function reveal(engine: Engine, { token, principal, source }: Press): Prom
       if (operation.requesterKind !== principal.kind || operation.requesterId !== principal.id) {
         throw new ServiceError("forbidden", "Only the person who asked for it can see this secret.");
       }
-      const { secretId, label } = capability.input as { secretId: string; label: string };
+      const { secretId, label } = RevealInput.parse(capability.input);
       const text = await engine.secrets.read(tx, secretId);
       await recordAudit(tx, {
         principal,

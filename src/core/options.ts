@@ -42,7 +42,7 @@ export function parseOptions(
   action: Action,
   raw: Readonly<Record<string, string>>,
   principal: Principal,
-): unknown {
+): Record<string, unknown> {
   const usable = optionsFor(action, principal);
   for (const name of Object.keys(raw)) {
     if (!usable.some((option) => option.name === name)) throw unknownOption(action, name, usable);
@@ -68,7 +68,7 @@ function validated(
   action: Action,
   input: Record<string, unknown>,
   from: { raw: Readonly<Record<string, string>>; usable: readonly Option[] },
-): unknown {
+): Record<string, unknown> {
   const optionOf = (path: readonly PropertyKey[] | undefined) =>
     from.usable.find((option) => option.field === path?.[0]);
   // zod asks this map only where the schema has no message of its own.

@@ -1,6 +1,6 @@
 /** The one entrance's contract: what a bot, the console or the API hands in and gets back. */
 import type { Principal } from "./access.ts";
-import type { Source } from "./action.ts";
+import type { LookupKind, Source } from "./action.ts";
 import type { Origin } from "./bot.ts";
 import type { Form } from "./form.ts";
 import type { View } from "./view.ts";
@@ -49,7 +49,7 @@ export interface Entrance {
   /** Choices for autocomplete and external selects: at most `limit`, from the database only, the principal's own. */
   lookup(
     query: {
-      kind: import("./action.ts").LookupKind;
+      kind: LookupKind;
       text: string;
       limit: number;
       options?: Record<string, string>;

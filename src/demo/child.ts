@@ -1,6 +1,5 @@
 /** The program itself as a process of its own, with its console on a pipe: what the demo types into and kills. */
 import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Stage } from "./stage.ts";
@@ -37,7 +36,7 @@ export async function startChild({ stage, configPath, dataDir }: ChildOptions): 
     if (line.startsWith("Listening on")) started.resolve();
     stage.console(line);
   });
-  const ended = once(child, "exit").then(([code]) => code as number | null);
+  const ended = new Promise<number | null>((resolve) => child.once("exit", (code) => resolve(code)));
   void ended.then((code) =>
     started.reject(new Error(`The program ended before it listened (exit code ${code}).`)),
   );

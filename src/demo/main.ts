@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { z } from "zod";
 import { type OpenStackSimulator, startOpenStackSimulator } from "../sandbox/openstack/index.ts";
 import { type Delivery, type Receiver, startReceiver } from "../sandbox/receiver.ts";
 import { type Child, startChild } from "./child.ts";
@@ -43,7 +44,7 @@ async function main(): Promise<number> {
 }
 
 async function play(scene: Play): Promise<number> {
-  const { stage, simulator, receiver } = scene;
+  const { stage, receiver } = scene;
   stage.title("1. One command, one server");
   const first = await scene.launch();
   stage.say(`The program runs as process ${first.pid}; Rita of the team types into its console.`);
@@ -129,17 +130,22 @@ function isGapless(deliveries: readonly Delivery[]): boolean {
   return bySubject.size > 0 && [...bySubject.values()].every((seen) => Math.max(...seen) === seen.size);
 }
 
-function factsOf(body: unknown): { server?: string; name?: string; sequence?: number; externalId?: string } {
-  const envelope = body as {
-    sequence?: number;
-    data?: { server?: { id?: string; name?: string }; internal?: { externalId?: string } };
+const Envelope = z.object({
+  sequence: z.number().optional(),
+  data: z.object({
+    server: z.object({ id: z.string(), name: z.string() }).optional(),
+    internal: z.object({ externalId: z.string().nullish() }).optional(),
+  }),
+});
+
+function factsOf(body: unknown) {
+  const { sequence, data } = Envelope.parse(body);
+  return {
+    sequence,
+    server: data.server?.id,
+    name: data.server?.name,
+    externalId: data.internal?.externalId,
   };
-  const facts: ReturnType<typeof factsOf> = {};
-  if (envelope.data?.server?.id !== undefined) facts.server = envelope.data.server.id;
-  if (envelope.data?.server?.name !== undefined) facts.name = envelope.data.server.name;
-  if (envelope.data?.internal?.externalId !== undefined) facts.externalId = envelope.data.internal.externalId;
-  if (envelope.sequence !== undefined) facts.sequence = envelope.sequence;
-  return facts;
 }
 
 function has(receiver: Receiver, type: string, name: string): boolean {
@@ -152,7 +158,7 @@ function serverOf(receiver: Receiver, name: string): string {
   const told = receiver.deliveries.findLast(
     (delivery) => delivery.type === "server.provision.succeeded" && factsOf(delivery.body).name === name,
   );
-  return factsOf(told?.body).externalId ?? "?";
+  return (told === undefined ? undefined : factsOf(told.body).externalId) ?? "?";
 }
 
 async function until(holds: () => boolean, otherwise: string): Promise<void> {

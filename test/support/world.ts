@@ -67,7 +67,14 @@ export interface WorldOptions {
   cloud?: Partial<Cloud>;
 }
 
-const resting = ["succeeded", "failed", "cancelled", "expired", "needs_attention", "awaiting_confirmation"];
+const resting = new Set([
+  "succeeded",
+  "failed",
+  "cancelled",
+  "expired",
+  "needs_attention",
+  "awaiting_confirmation",
+]);
 
 export async function createWorld(options: WorldOptions): Promise<World> {
   const { database } = options;
@@ -189,7 +196,7 @@ function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
     for (let round = 0; round < 1500; round += 1) {
       await worker.tick();
       const now = await operation(id);
-      if (resting.includes(now.state)) return now;
+      if (resting.has(now.state)) return now;
       await worker.watcher.tick();
       // The simulator moves by itself; there is no clock of its to turn.
       await delay(5);

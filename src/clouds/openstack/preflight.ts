@@ -21,7 +21,7 @@ export async function preflightProvision(
   await checkQuota(client, flavor, signal);
 }
 
-export function flavorIdOf(size: { flavorId?: string }): string {
+export function flavorIdOf(size: { flavorId?: string | undefined }): string {
   if (size.flavorId !== undefined) return size.flavorId;
   throw new ServiceError(
     "cloud_invalid",

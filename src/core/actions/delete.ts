@@ -20,7 +20,7 @@ export const serverDelete = defineOperation<DeleteInput>({
   supersedes: true,
   input: DeleteInput,
   options: [serverOption],
-  plan,
+  plan: planDelete,
   steps(plan, clouds): PlannedStep[] {
     const externalId = plan.details["externalId"];
     // A row whose server the cloud never made.
@@ -41,7 +41,7 @@ export const serverDelete = defineOperation<DeleteInput>({
   },
 });
 
-async function plan(context: ActionContext, input: DeleteInput): Promise<ChangePlan> {
+async function planDelete(context: ActionContext, input: DeleteInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
   requireState(server, "deleted", allowedIn.delete);
   return {

@@ -11,6 +11,8 @@ import { serverOption } from "./options.ts";
 const PasswordInput = z.object({ server: z.string() });
 type PasswordInput = z.infer<typeof PasswordInput>;
 
+const Details = z.object({ externalId: z.string(), name: z.string(), secretId: z.string() });
+
 export const serverPassword = defineOperation<PasswordInput>({
   name: "server.password",
   summary: "Set a new password in the running server",
@@ -20,11 +22,10 @@ export const serverPassword = defineOperation<PasswordInput>({
   specVersion: 1,
   input: PasswordInput,
   options: [serverOption],
-  plan,
+  plan: planPassword,
   prepare,
   steps(plan, clouds) {
-    const externalId = String(plan.details["externalId"]);
-    const secretId = String(plan.details["secretId"] ?? "");
+    const { externalId, secretId } = detailsOf(plan);
     return [
       preflightServer({ externalId, states: [...allowedIn.password] }),
       ...clouds.get(plan.cloud ?? "").password({ externalId, secretId }),
@@ -32,18 +33,21 @@ export const serverPassword = defineOperation<PasswordInput>({
   },
   onEnd(end, { plan }) {
     if (end !== "succeeded") return { note: "The old password was not replaced, as far as the cloud says." };
+    const { secretId, name } = detailsOf(plan);
     return {
-      reveal: {
-        secretId: String(plan.details["secretId"]),
-        label: `New password of ${String(plan.details["name"])}`,
-      },
+      reveal: { secretId, label: `New password of ${name}` },
       events: [{ type: "server.password.changed" }],
       note: "The new password is active. It can be shown once.",
     };
   },
 });
 
-async function plan(context: ActionContext, input: PasswordInput): Promise<ChangePlan> {
+/** A dry run has no secret yet. */
+function detailsOf(plan: ChangePlan) {
+  return Details.parse({ secretId: "", ...plan.details });
+}
+
+async function planPassword(context: ActionContext, input: PasswordInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
   requireState(server, "given a new password", allowedIn.password);
   if (server.hasAgent === false) {

@@ -31,6 +31,9 @@ const pastOf: Record<PowerVerb, string> = {
   resume: "resumed",
 };
 
+const Details = z.object({ order: z.object({ externalId: z.string(), verb: z.enum(powerVerbs) }) });
+type Details = z.infer<typeof Details>;
+
 export const serverPower = defineOperation<PowerInput>({
   name: "server.power",
   summary: "Start, stop or reboot a server",
@@ -51,9 +54,9 @@ export const serverPower = defineOperation<PowerInput>({
       choices: powerVerbs.map((value) => ({ value, label: helpOf[value] })),
     },
   ],
-  plan,
+  plan: planPower,
   steps(plan, clouds) {
-    const { externalId, verb } = plan.details["order"] as { externalId: string; verb: PowerVerb };
+    const { externalId, verb } = Details.parse(plan.details).order;
     const states = [...powerTable[verb].from];
     return [
       preflightServer({ externalId, states }),
@@ -62,7 +65,7 @@ export const serverPower = defineOperation<PowerInput>({
   },
   onEnd(end, { plan }) {
     if (end !== "succeeded") return {};
-    const { verb } = plan.details["order"] as { verb: PowerVerb };
+    const { verb } = Details.parse(plan.details).order;
     return {
       note: `It was ${pastOf[verb]}.`,
       events: [{ type: "server.power.changed", data: { action: verb } }],
@@ -70,7 +73,7 @@ export const serverPower = defineOperation<PowerInput>({
   },
 });
 
-async function plan(context: ActionContext, input: PowerInput): Promise<ChangePlan> {
+async function planPower(context: ActionContext, input: PowerInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
   const cloud = context.engine.clouds.get(server.cloudName);
   const verb = input.action;
@@ -91,7 +94,7 @@ async function plan(context: ActionContext, input: PowerInput): Promise<ChangePl
       `${name} is suspended by billing, so it cannot be ${pastOf[verb]}.`,
     );
   }
-  if (server.state === to && !(from as readonly string[]).includes(server.state)) {
+  if (server.state === to && !from.includes(server.state)) {
     throw new ServiceError("nothing_to_change", `Nothing to change: ${name} ${already}.`);
   }
   requireState(server, pastOf[verb], from);
@@ -103,11 +106,10 @@ async function plan(context: ActionContext, input: PowerInput): Promise<ChangePl
     lockKey: `server:${server.id}`,
     before: { power: server.state },
     after: { power: to },
-    downtime:
-      to === "active" && from.includes("active" as never) ? "The server is away while it restarts." : null,
+    downtime: to === "active" && from.includes("active") ? "The server is away while it restarts." : null,
     irreversible: [],
     notes: [],
     dataAsOf: server.syncedAt,
-    details: { order: { externalId: server.externalId ?? "", verb } },
+    details: { order: { externalId: server.externalId ?? "", verb } } satisfies Details,
   };
 }

@@ -1,14 +1,14 @@
 import { z } from "zod";
 import type { Queryable, Transaction } from "../../database/client.ts";
 import { newId, newPublicId } from "../../database/id.ts";
-import type { Principal } from "../access.ts";
 import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
-import type { Cloud, Clouds, ProvisionOrder } from "../cloud.ts";
+import { type Cloud, type Clouds, ProvisionOrder } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
-import { nearest } from "../nearest.ts";
 import { ExistingOrder } from "../operations/enter.ts";
 import { preflightProvision } from "../operations/preflight.ts";
+import { type Customer, findCustomer } from "../people/find.ts";
 import { generatePassword } from "../secrets/password.ts";
+import { findImage, findNetwork } from "../servers/catalogue.ts";
 import { findPlan, type PlanRow, sizeOfPlan } from "../servers/size.ts";
 import { cloudOption, customerOption, imageOption, planOption } from "./options.ts";
 
@@ -36,11 +36,14 @@ const ProvisionInput = z.object({
 });
 type ProvisionInput = z.infer<typeof ProvisionInput>;
 
-interface Customer {
-  id: string;
-  ref: string;
-  name: string;
-}
+const Details = z.object({
+  order: ProvisionOrder,
+  planCode: z.string(),
+  imageName: z.string(),
+  hasAgent: z.boolean().nullable(),
+  /** A dry run has none yet. */
+  secretId: z.string().default(""),
+});
 
 export const serverProvision = defineOperation<ProvisionInput>({
   name: "server.provision",
@@ -85,7 +88,7 @@ export const serverProvision = defineOperation<ProvisionInput>({
       advanced: true,
     },
   ],
-  plan,
+  plan: planProvision,
   prepare,
   steps(plan, clouds) {
     const order = orderOf(plan);
@@ -96,14 +99,15 @@ export const serverProvision = defineOperation<ProvisionInput>({
     if (problem?.code === "unknown_outcome" && end !== "succeeded") return { server: { deleted: true } };
     if (end !== "succeeded")
       return { server: { deleted: true }, note: "Nothing of it is left in the cloud." };
+    const { order, planCode, secretId } = Details.parse(plan.details);
     const addresses = Array.isArray(output["addresses"]) ? output["addresses"].map(String) : [];
     return {
-      server: { planCode: String(plan.details["planCode"]) },
+      server: { planCode },
       reveal: {
-        secretId: String(plan.details["secretId"]),
-        label: `Password of ${String(plan.after["name"])}`,
+        secretId,
+        label: `Password of ${order.name}`,
       },
-      note: `${String(plan.after["name"])} is running${addresses.length > 0 ? ` at ${addresses.join(", ")}` : ""}.`,
+      note: `${order.name} is running${addresses.length > 0 ? ` at ${addresses.join(", ")}` : ""}.`,
     };
   },
 });
@@ -114,13 +118,13 @@ function cloudOf(plan: ChangePlan, clouds: Clouds): Cloud {
 }
 
 function orderOf(plan: ChangePlan): ProvisionOrder {
-  const order = plan.details["order"] as ProvisionOrder;
-  return { ...order, passwordSecretId: String(plan.details["secretId"] ?? "") };
+  const { order, secretId } = Details.parse(plan.details);
+  return { ...order, passwordSecretId: secretId };
 }
 
-async function plan(context: ActionContext, input: ProvisionInput): Promise<ChangePlan> {
+async function planProvision(context: ActionContext, input: ProvisionInput): Promise<ChangePlan> {
   const { database } = context;
-  const customer = await customerOf(database, context.principal, input.customer);
+  const customer = await findCustomer(database, context.principal, input.customer);
   const sold = await findPlan(database, input.plan);
   const cloud = chooseCloud(context.engine.clouds, sold, input.cloud);
   const { size, asOf } = await sizeOfPlan(database, cloud, sold);
@@ -171,49 +175,8 @@ async function plan(context: ActionContext, input: ProvisionInput): Promise<Chan
       planCode: sold.code,
       imageName: image.name,
       hasAgent: image.hasAgent,
-      customerRef: customer.ref,
     },
   };
-}
-
-async function customerOf(
-  database: Queryable,
-  principal: Principal,
-  typed: string | undefined,
-): Promise<Customer> {
-  if (principal.kind === "customer") {
-    const own = await database.sql<Customer>(
-      `SELECT id, ref, name FROM customers WHERE id = $1 AND closed_at IS NULL`,
-      [principal.customerId],
-    );
-    if (own[0] === undefined) throw new ServiceError("forbidden", "This account is closed. Ask our team.");
-    return own[0];
-  }
-  const rows = await database.sql<Customer>(
-    `SELECT id, ref, name FROM customers WHERE closed_at IS NULL ORDER BY ref`,
-  );
-  const lower = (typed ?? "").toLowerCase();
-  const matches = rows.filter((row) => row.ref.toLowerCase() === lower || row.name.toLowerCase() === lower);
-  const byRef = matches.find((row) => row.ref.toLowerCase() === lower);
-  if (byRef !== undefined || matches.length === 1) return (byRef ?? matches[0]) as Customer;
-  if (matches.length > 1) {
-    const which = matches.map((row) => row.ref).join(", ");
-    throw new ServiceError(
-      "conflict",
-      `Several customers are called "${typed}". Say which one by its reference: ${which}.`,
-    );
-  }
-  const guess = nearest(
-    typed ?? "",
-    rows.flatMap((row) => [row.ref, row.name]),
-  );
-  throw new ServiceError(
-    "not_found",
-    `No customer "${typed}".${guess === undefined ? "" : ` Did you mean ${guess}?`}`,
-    {
-      facts: { option: "customer" },
-    },
-  );
 }
 
 function chooseCloud(clouds: Clouds, sold: PlanRow, typed: string | undefined): Cloud {
@@ -233,94 +196,6 @@ function chooseCloud(clouds: Clouds, sold: PlanRow, typed: string | undefined): 
     `The plan ${sold.code} is not offered on a cloud "${typed}". It is on ${names.join(", ") || "none"}.`,
     {
       facts: { option: "cloud" },
-    },
-  );
-}
-
-interface ImageRow {
-  externalId: string;
-  name: string;
-  minMemoryMib: number;
-  minDiskGib: number;
-  hasAgent: boolean | null;
-  defaultUser: string | null;
-}
-
-async function findImage(database: Queryable, cloudName: string, typed: string): Promise<ImageRow> {
-  const rows = await database.sql<ImageRow>(
-    `SELECT i.external_id AS "externalId", i.name, i.min_memory_mib AS "minMemoryMib", i.min_disk_gib AS "minDiskGib",
-       i.has_agent AS "hasAgent", i.default_user AS "defaultUser"
-     FROM images i JOIN clouds c ON c.id = i.cloud_id
-     WHERE c.name = $1 AND i.disabled_at IS NULL AND lower(i.status) = 'active' ORDER BY i.synced_at DESC, i.name`,
-    [cloudName],
-  );
-  const lower = typed.toLowerCase();
-  const found = rows.find((row) => row.name.toLowerCase() === lower || row.externalId === typed);
-  if (found !== undefined) return found;
-  if (rows.length === 0) {
-    throw new ServiceError(
-      "unsupported",
-      "The list of images has not been read from the cloud yet. Try again in a minute, or ask our team.",
-      {
-        staffDetail: `Cloud ${cloudName} has no active image in the catalogue; see /sync status.`,
-      },
-    );
-  }
-  const guess = nearest(
-    typed,
-    rows.map((row) => row.name),
-  );
-  const advice =
-    guess === undefined
-      ? `There are ${rows
-          .slice(0, 8)
-          .map((row) => row.name)
-          .join(", ")}.`
-      : `Did you mean ${guess}?`;
-  throw new ServiceError("not_found", `No image "${typed}". ${advice}`, { facts: { option: "image" } });
-}
-
-/** The one asked for, or the only one that a tenant can use: no guess among several. */
-async function findNetwork(database: Queryable, cloudName: string, typed: string | undefined) {
-  const rows = await database.sql<{
-    externalId: string;
-    name: string;
-    isExternal: boolean;
-    isShared: boolean;
-  }>(
-    `SELECT n.external_id AS "externalId", n.name, n.is_external AS "isExternal", n.is_shared AS "isShared"
-     FROM networks n JOIN clouds c ON c.id = n.cloud_id WHERE c.name = $1 AND n.disabled_at IS NULL ORDER BY n.name`,
-    [cloudName],
-  );
-  const usable = rows.filter((row) => !row.isExternal);
-  if (typed !== undefined) {
-    const found = usable.find(
-      (row) => row.name.toLowerCase() === typed.toLowerCase() || row.externalId === typed,
-    );
-    if (found !== undefined) return found;
-    const names = usable.map((row) => row.name);
-    const guess = nearest(typed, names);
-    const external = rows.some((row) => row.isExternal && row.name.toLowerCase() === typed.toLowerCase());
-    const why = external
-      ? `The network "${typed}" is external; servers cannot be put on it directly.`
-      : `No network "${typed}".`;
-    throw new ServiceError(
-      "not_found",
-      `${why} ${guess === undefined ? `There are ${names.join(", ") || "none"}.` : `Did you mean ${guess}?`}`,
-      {
-        facts: { option: "network" },
-      },
-    );
-  }
-  const own = usable.filter((row) => !row.isShared);
-  const only = own.length === 1 ? own[0] : usable.length === 1 ? usable[0] : undefined;
-  if (only !== undefined) return only;
-  throw new ServiceError(
-    "invalid_input",
-    "Which network the server goes on is not configured. Ask our team.",
-    {
-      staffDetail: `Give network:, or set plans[].targets.${cloudName}.network to one of ${usable.map((row) => row.name).join(", ") || "none"}.`,
-      facts: { option: "network" },
     },
   );
 }
@@ -369,7 +244,7 @@ async function prepare(context: ActionContext & { database: Transaction }, plan:
     lifetimeMs: engine.policies.secretLifetimeMs,
   });
   const serverId = newId();
-  const order = plan.details["order"] as ProvisionOrder;
+  const { order, planCode, imageName, hasAgent } = Details.parse(plan.details);
   await tx.sql(
     `INSERT INTO servers (id, public_id, customer_id, cloud_id, name, plan_code, image_name, state, vcpus, memory_mib,
        disk_gib, metadata, has_agent)
@@ -380,13 +255,13 @@ async function prepare(context: ActionContext & { database: Transaction }, plan:
       plan.customerId,
       plan.cloud,
       order.name,
-      plan.details["planCode"],
-      plan.details["imageName"],
+      planCode,
+      imageName,
       order.size.vcpus,
       order.size.memoryMib,
       order.size.diskGib,
       order.metadata,
-      plan.details["hasAgent"] ?? null,
+      hasAgent,
     ],
   );
   return { serverId, details: { secretId } };

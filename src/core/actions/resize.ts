@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
-import type { Cloud, ResizeOrder, TargetSize } from "../cloud.ts";
+import { type Cloud, ResizeOrder, type TargetSize } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import { allowedIn, requireState } from "../servers/allowed.ts";
@@ -34,6 +34,9 @@ const ResizeInput = z
   );
 type ResizeInput = z.infer<typeof ResizeInput>;
 
+const Details = z.object({ order: ResizeOrder, planCode: z.string().nullable() });
+type Details = z.infer<typeof Details>;
+
 export const serverResize = defineOperation<ResizeInput>({
   name: "server.resize",
   summary: "Change a server's size",
@@ -56,9 +59,9 @@ export const serverResize = defineOperation<ResizeInput>({
       type: "disk",
     },
   ],
-  plan,
+  plan: planResize,
   steps(plan, clouds) {
-    const order = plan.details["order"] as ResizeOrder;
+    const { order } = Details.parse(plan.details);
     const { before } = order;
     return [
       preflightServer({ externalId: order.externalId, states: [...allowedIn.resize], size: sizesOf(before) }),
@@ -67,10 +70,9 @@ export const serverResize = defineOperation<ResizeInput>({
   },
   onEnd(end, { plan }) {
     if (end !== "succeeded") return {};
-    const order = plan.details["order"] as ResizeOrder;
-    const planCode = plan.details["planCode"];
+    const { order, planCode } = Details.parse(plan.details);
     return {
-      server: { ...sizesOf(order.after), ...(typeof planCode === "string" ? { planCode } : {}) },
+      server: { ...sizesOf(order.after), ...(planCode === null ? {} : { planCode }) },
       note: `It has ${describeSize(order.after)} now.`,
     };
   },
@@ -80,7 +82,7 @@ function sizesOf(size: TargetSize) {
   return { vcpus: size.vcpus, memoryMib: size.memoryMib, diskGib: size.diskGib };
 }
 
-async function plan(context: ActionContext, input: ResizeInput): Promise<ChangePlan> {
+async function planResize(context: ActionContext, input: ResizeInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
   const cloud = context.engine.clouds.get(server.cloudName);
   requireState(server, "resized", allowedIn.resize);
@@ -101,7 +103,7 @@ async function plan(context: ActionContext, input: ResizeInput): Promise<ChangeP
       size.diskGib > server.diskGib ? ["A disk that has grown cannot be made smaller again."] : [],
     notes: [],
     dataAsOf: asOf ?? server.syncedAt,
-    details: { order, planCode },
+    details: { order, planCode } satisfies Details,
   };
 }
 

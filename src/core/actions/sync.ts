@@ -5,7 +5,7 @@ import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { duration } from "../operations/card.ts";
 import type { Issued, StepContext, StepDefinition } from "../operations/step.ts";
-import { type SyncReport, type SyncResource, syncResources } from "../sync/pass.ts";
+import { type SyncReport, syncResources } from "../sync/pass.ts";
 import { runSync } from "../sync/run.ts";
 import { cloudOption } from "./options.ts";
 
@@ -18,6 +18,9 @@ const RunInput = z.object({
 });
 type RunInput = z.infer<typeof RunInput>;
 
+const StepInput = z.object({ resource: z.enum(syncResources), force: z.boolean() });
+const Details = z.object({ resources: z.array(z.enum(syncResources)), force: z.boolean() });
+
 const syncStep: StepDefinition = {
   name: "sync.resource",
   deadlineMs: 15 * minuteMs,
@@ -27,14 +30,14 @@ const syncStep: StepDefinition = {
 };
 
 async function syncOne(context: StepContext): Promise<Issued> {
-  const resource = context.input["resource"] as SyncResource;
+  const { resource, force } = StepInput.parse(context.input);
   const report = await runSync({
     database: context.database,
     cloud: context.cloud,
     resource,
     requester: context.operation.publicId,
     log: context.log,
-    force: context.input["force"] === true,
+    force,
   });
   if (report.state === "failed") {
     return {
@@ -104,17 +107,19 @@ export const syncRun = defineOperation<RunInput>({
       advanced: true,
     },
   ],
-  plan,
-  steps: (plan) =>
-    (plan.details["resources"] as SyncResource[]).map((resource) => ({
+  plan: planSync,
+  steps(plan) {
+    const { resources, force } = Details.parse(plan.details);
+    return resources.map((resource) => ({
       name: syncStep.name,
       label: `Read the ${resource}`,
-      input: { resource, force: plan.details["force"] === true },
-    })),
+      input: { resource, force },
+    }));
+  },
   definitions: [syncStep],
 });
 
-async function plan(context: ActionContext, input: RunInput): Promise<ChangePlan> {
+async function planSync(context: ActionContext, input: RunInput): Promise<ChangePlan> {
   const cloud = chooseCloud(context.engine.clouds.list(), input.cloud);
   const resources = input.type === undefined ? [...syncResources] : [input.type];
   return {

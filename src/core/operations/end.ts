@@ -1,7 +1,7 @@
 /** How an operation ends: its state, the server's row, events and the thread in one transaction. */
 import type { Transaction } from "../../database/client.ts";
 import type { EndEffects } from "../action.ts";
-import type { ServerState } from "../cloud.ts";
+import { type ServerState, serverStates } from "../cloud.ts";
 import type { Problem } from "../errors.ts";
 import { applyObserved, setServerState } from "../servers/observe.ts";
 import { offer, offerButtons } from "./capabilities.ts";
@@ -106,7 +106,7 @@ function closingLine(end: End, problem: Problem | null, effects: EndEffects) {
 
 /** Nobody looked at the server since: it is what it was before. */
 async function restoreServerState(tx: Transaction, operation: OperationRow, during: ServerState | undefined) {
-  const before = operation.output["stateBefore"] as ServerState | undefined;
+  const before = serverStates.find((state) => state === operation.output["stateBefore"]);
   if (operation.serverId === null || during === undefined || before === undefined) return;
   const rows = await tx.sql<{ state: string }>(`SELECT state FROM servers WHERE id = $1 FOR UPDATE`, [
     operation.serverId,

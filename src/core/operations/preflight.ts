@@ -2,21 +2,23 @@
  * The first step of every mutating operation: what the plan assumed, asked of the cloud itself, before anything is
  * changed. A difference ends the operation as `drifted`.
  */
-import type { ProvisionOrder, RemoteServer, ServerState } from "../cloud.ts";
+import { z } from "zod";
+import { ProvisionOrder, type RemoteServer, serverStates } from "../cloud.ts";
 import { isServiceError, ServiceError } from "../errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "./step.ts";
 
 const minuteMs = 60_000;
 
-export interface ServerExpectation {
-  externalId: string;
+const ServerExpectation = z.object({
+  externalId: z.string(),
   /** Any of these. */
-  states: ServerState[];
+  states: z.array(z.enum(serverStates)),
   /** Compared when given. */
-  size?: { vcpus: number; memoryMib: number; diskGib: number };
+  size: z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() }).optional(),
   /** Being gone already is no difference (delete). */
-  mayBeGone?: boolean;
-}
+  mayBeGone: z.boolean().optional(),
+});
+type ServerExpectation = z.infer<typeof ServerExpectation>;
 
 export function preflightServer(expected: ServerExpectation): PlannedStep {
   return { name: "preflight.server", label: "Check the server", input: { ...expected } };
@@ -32,7 +34,7 @@ const provisionCheck: StepDefinition = {
   callTimeoutMs: minuteMs,
   evidence: "none",
   async issue(context) {
-    await context.cloud.preflightProvision(context.input["order"] as ProvisionOrder, context.signal);
+    await context.cloud.preflightProvision(ProvisionOrder.parse(context.input["order"]), context.signal);
     return { kind: "done" };
   },
 };
@@ -46,7 +48,7 @@ const serverCheck: StepDefinition = {
 };
 
 async function checkServer(context: StepContext): Promise<Issued> {
-  const expected = context.input as unknown as ServerExpectation;
+  const expected = ServerExpectation.parse(context.input);
   let server: RemoteServer;
   try {
     server = await context.cloud.inspect(expected.externalId, context.signal);
