@@ -7,9 +7,8 @@ import { cardOf } from "./bots/card.ts";
 import { type ConsoleBot, createConsoleBot } from "./bots/console/bot.ts";
 import { createProjector } from "./bots/projector.ts";
 import { createSlackBot } from "./bots/slack/app.ts";
-import { createClouds } from "./clouds/index.ts";
+import { type CloudRegistry, createClouds } from "./clouds/index.ts";
 import type { Role, Settings } from "./config/settings.ts";
-import type { Principal } from "./core/access.ts";
 import type { Policies } from "./core/action.ts";
 import { createRegistry } from "./core/actions/index.ts";
 import type { Bot } from "./core/bot.ts";
@@ -17,16 +16,17 @@ import { createEntrance } from "./core/dispatch.ts";
 import { readLines, renderCard } from "./core/operations/card.ts";
 import { releaseLeases } from "./core/operations/claim.ts";
 import type { Engine } from "./core/operations/engine.ts";
-import type { OperationState } from "./core/operations/state.ts";
 import { createWorker } from "./core/operations/worker.ts";
-import { createPeople } from "./core/people/identify.ts";
+import { stateOfOperation } from "./core/operations/find.ts";
+import { createPeople, type People } from "./core/people/identify.ts";
 import { syncPeople } from "./core/people/sync.ts";
+import type { Entrance } from "./core/request.ts";
 import { createSecretBox, dropExpiredSecrets } from "./core/secrets/box.ts";
 import { checkKeyIds, loadMasterKey } from "./core/secrets/master-key.ts";
 import { scheduleSync } from "./core/sync/schedule.ts";
 import { type Database, openDatabase, vacuum } from "./database/client.ts";
 import { assertOutsideTransaction } from "./database/transaction.ts";
-import { createJobs } from "./jobs/jobs.ts";
+import { createJobs, type Jobs } from "./jobs/jobs.ts";
 import { createConnector } from "./net/connector.ts";
 import { createDispatcher } from "./webhooks/dispatcher.ts";
 import { syncEndpoints } from "./webhooks/endpoints.ts";
@@ -36,16 +36,27 @@ export interface AppOptions {
   /** In memory: the sandbox, whose clouds are not kept either. */
   inMemory?: boolean;
   /** A console on these streams, in these hands (`staff:sam`). */
-  console?: { as: string; input: NodeJS.ReadableStream & { isTTY?: boolean }; output: NodeJS.WriteStream };
+  console?: {
+    as: string;
+    input: NodeJS.ReadableStream & { isTTY?: boolean };
+    output: NodeJS.WriteStream;
+  };
 }
 
-export interface App {
-  engine: Engine;
+/** What everything else is built on; the operator's commands (src/cli) need no more. */
+export interface Domain {
   database: Database;
+  jobs: Jobs;
+  clouds: CloudRegistry;
+  engine: Engine;
+  people: People;
+  entrance: Entrance;
+  close(): Promise<void>;
+}
+
+export interface App extends Domain {
   /** Starts what the roles ask for. */
   start(): Promise<void>;
-  /** Stops intake, finishes calls in flight, releases leases, closes. Bounded by main.ts. */
-  stop(): Promise<void>;
   console: ConsoleBot | null;
   /** Where HTTP is served, once started. */
   url(): string | null;
@@ -56,127 +67,142 @@ const concurrency = 16;
 const patienceMs = 2 * 60_000;
 const minuteMs = 60_000;
 
-/** Throws ServiceError `configuration` and the database's own errors; nothing listens yet. */
-export async function openApp(settings: Settings, options: AppOptions): Promise<App> {
+/** Throws ServiceError `configuration` and the database's own errors. */
+export async function openDomain(settings: Settings, options: Pick<AppOptions, "log" | "inMemory">): Promise<Domain> {
   const { log } = options;
   const key = loadMasterKey({ secretKey: settings.secretKey, dataDir: settings.dataDir });
+  const clouds = createClouds(
+    settings.clouds.map(({ type, ...cloud }) => ({ provider: type, options: cloud })),
+    log,
+  );
   const database = await openDatabase({
     url: settings.databaseUrl,
     dataDirectory: options.inMemory === true ? undefined : settings.dataDir,
     onError: (error) => log.error({ err: error }, "database"),
   });
-  await checkKeyIds(database, key);
-  const secrets = createSecretBox(key);
-  await database.transaction((tx) => syncPeople(tx, settings));
-  await syncEndpoints(database, secrets, settings.webhooks);
-  // The data directory's lock says that nobody else runs on it: a lease from before is a dead process's.
-  if (database.mode === "embedded") await releaseLeases(database);
+  try {
+    await checkKeyIds(database, key);
+    const secrets = createSecretBox(key);
+    await database.transaction((tx) => syncPeople(tx, settings));
+    await syncEndpoints(database, secrets, settings.webhooks);
+    // The data directory's lock says that nobody else runs on it: a lease from before is a dead process's.
+    if (database.mode === "embedded") await releaseLeases(database);
+    const jobs = await createJobs({ database, redisUrl: settings.redisUrl, log });
+    const engine: Engine = {
+      database,
+      clouds,
+      registry: createRegistry(),
+      secrets,
+      wake: jobs.wake,
+      log,
+      policies: policiesOf(settings),
+      worker: `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`,
+      patienceMs,
+      reached: () => undefined,
+    };
+    const people = createPeople({ database, staff: settings.staff, customers: settings.customers });
+    const entrance = createEntrance({ engine, identify: people.identify });
+    const close = async () => {
+      await clouds.close();
+      await jobs.close();
+      await database.close();
+    };
+    return { database, jobs, clouds, engine, people, entrance, close };
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+}
 
-  const jobs = await createJobs({ database, redisUrl: settings.redisUrl, log });
-  const clouds = createClouds(
-    settings.clouds.map(({ type, ...cloud }) => ({ provider: type, options: cloud })),
-    log,
-  );
-  const registry = createRegistry();
-  const worker = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
-  const engine: Engine = {
-    ...{ database, clouds, registry, secrets, log, worker, patienceMs },
-    wake: jobs.wake,
-    policies: policiesOf(settings),
-    reached: () => undefined,
-  };
-  const people = createPeople({ database, staff: settings.staff, customers: settings.customers });
-  const entrance = createEntrance({ engine, identify: people.identify });
-  const consoleBot = await openConsole();
-  const bots = botsOf();
-  const api = createApi({ database, redisUrl: settings.redisUrl, clouds, bots, log });
-  const operations = createWorker(engine, { concurrency });
+/** Nothing listens and nothing runs before `start()`. */
+export async function openApp(settings: Settings, options: AppOptions): Promise<App> {
+  const { log } = options;
+  const domain = await openDomain(settings, options);
+  const { database, jobs, clouds, engine } = domain;
+  const has = (role: Role) => settings.roles.includes(role);
+  const bots = has("bots") ? openBots(settings, domain) : [];
+  const consoleBot = await openConsole(domain, options.console);
+  const api = createApi({ database, jobs, clouds, bots, log });
+  const worker = createWorker(engine, { concurrency });
+  const shown = consoleBot === null ? bots : [...bots, consoleBot];
   const projector = createProjector({
-    ...{ database, log },
-    messengers: new Map(
-      [...bots, ...(consoleBot === null ? [] : [consoleBot])].map((bot) => [bot.platform, bot.messenger]),
-    ),
+    database,
+    log,
+    messengers: new Map(shown.map((bot) => [bot.platform, bot.messenger])),
     source: { renderCard, readLines },
     wake: jobs.wake,
-    workerId: worker,
+    workerId: engine.worker,
   });
   const connector = createConnector({
     allow: settings.policies.allowPrivateWebhooks,
     ownPorts: () => api.ports(),
     guard: () => assertOutsideTransaction("a webhook call"),
   });
-  const dispatcher = createDispatcher({ database, secrets, connector, log, wake: jobs.wake });
-  const has = (role: Role) => settings.roles.includes(role);
-
-  async function openConsole(): Promise<ConsoleBot | null> {
-    const wanted = options.console;
-    if (wanted === undefined) return null;
-    const principal: Principal = await people.parsePrincipal(wanted.as);
-    return createConsoleBot({
-      ...{ entrance, registry, principal, stateOf, log },
-      identify: ({ kind, name }) => people.parsePrincipal(`${kind}:${name}`),
-      input: wanted.input,
-      output: wanted.output,
-    });
-  }
-
-  async function stateOf(operationId: string): Promise<OperationState | null> {
-    const rows = await database.sql<{ state: OperationState }>(`SELECT state FROM operations WHERE id = $1`, [
-      operationId,
-    ]);
-    return rows[0]?.state ?? null;
-  }
-
-  function botsOf(): Bot[] {
-    const { slack } = settings;
-    if (slack?.signingSecret === undefined || !settings.roles.includes("bots")) return [];
-    return [
-      createSlackBot({
-        token: slack.botToken,
-        signingSecret: slack.signingSecret,
-        apiUrl: slack.apiUrl,
-        commandPrefix: slack.commandPrefix,
-        ...{ entrance, registry, log },
-        cardOf: (operationId) => cardOf(database, operationId, "slack"),
-      }),
-    ];
-  }
-
-  async function schedule(): Promise<void> {
-    const every = jobs.schedule;
-    every("secrets.expire", minuteMs, () => dropExpiredSecrets(database).then(() => undefined));
-    if (database.mode === "embedded") every("database.vacuum", 60 * minuteMs, () => vacuum(database));
-    await scheduleSync({ database, clouds, log, ...settings.sync, schedule: every });
-  }
+  const dispatcher = createDispatcher({ database, secrets: engine.secrets, connector, log, wake: jobs.wake });
 
   return {
-    engine,
-    database,
+    ...domain,
     console: consoleBot,
     url: () => api.url(),
     async start() {
-      if (has("api") || (has("bots") && bots.length > 0)) await api.listen(settings.port, settings.host);
+      if (has("api") || bots.length > 0) await api.listen(settings.port, settings.host);
       if (has("worker")) {
-        await schedule();
-        operations.start();
+        await schedule(settings, domain);
+        worker.start();
       }
       if (has("dispatcher")) dispatcher.start();
-      if (has("bots")) {
-        for (const bot of bots) await bot.start();
-        projector.start();
-      }
+      await Promise.all(bots.map((bot) => bot.start()));
+      if (shown.length > 0) projector.start();
     },
-    async stop() {
-      await consoleBot?.stop();
-      await Promise.all(bots.map((bot) => bot.stop()));
+    async close() {
+      await Promise.all(shown.map((bot) => bot.stop()));
       await api.close();
-      await Promise.all([operations.stop(), projector.stop(), dispatcher.stop()]);
+      await Promise.all([worker.stop(), projector.stop(), dispatcher.stop()]);
       await connector.close();
-      await clouds.close();
-      await jobs.close();
-      await database.close();
+      await domain.close();
     },
   };
+}
+
+function openBots({ slack }: Settings, { engine, entrance, database }: Domain): Bot[] {
+  if (slack?.signingSecret === undefined) return [];
+  return [
+    createSlackBot({
+      token: slack.botToken,
+      signingSecret: slack.signingSecret,
+      apiUrl: slack.apiUrl,
+      commandPrefix: slack.commandPrefix,
+      entrance,
+      registry: engine.registry,
+      log: engine.log,
+      cardOf: (operationId) => cardOf(database, operationId, "slack"),
+    }),
+  ];
+}
+
+async function openConsole(domain: Domain, wanted: AppOptions["console"]): Promise<ConsoleBot | null> {
+  if (wanted === undefined) return null;
+  const { engine, entrance, people, database } = domain;
+  return createConsoleBot({
+    entrance,
+    registry: engine.registry,
+    principal: await people.parsePrincipal(wanted.as),
+    identify: ({ kind, name }) => people.parsePrincipal(`${kind}:${name}`),
+    stateOf: (operationId) => stateOfOperation(database, operationId),
+    input: wanted.input,
+    output: wanted.output,
+    log: engine.log,
+  });
+}
+
+async function schedule(settings: Settings, { database, jobs, clouds, engine }: Domain): Promise<void> {
+  jobs.schedule("secrets.expire", minuteMs, async () => {
+    await dropExpiredSecrets(database);
+  });
+  // No autovacuum runs in one process.
+  if (database.mode === "embedded") jobs.schedule("database.vacuum", 60 * minuteMs, () => vacuum(database));
+  const log = engine.log;
+  await scheduleSync({ database, clouds, log, ...settings.sync, schedule: jobs.schedule });
 }
 
 function policiesOf(settings: Settings): Policies {

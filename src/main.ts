@@ -86,7 +86,7 @@ async function serve({ app, sandbox }: Started, settings: Settings): Promise<num
   const code = await ended.promise;
   // close() of a queue whose Redis is away never returns, so the end is bounded here.
   setTimeout(() => process.exit(code), stopWithinMs).unref();
-  await app.stop();
+  await app.close();
   await sandbox?.close();
   return code;
 }

@@ -43,3 +43,9 @@ export async function listOperations(
     [tenantOf(principal), filter.state ?? null, filter.serverId ?? null, limit],
   );
 }
+
+/** For those who follow one operation and know its id already. */
+export async function stateOfOperation(database: Queryable, id: string): Promise<OperationRow["state"] | null> {
+  const rows = await database.sql<Pick<OperationRow, "state">>(`SELECT state FROM operations WHERE id = $1`, [id]);
+  return rows[0]?.state ?? null;
+}
