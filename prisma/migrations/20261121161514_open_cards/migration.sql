@@ -1,0 +1,2 @@
+-- CreateIndex
+CREATE INDEX "card_open" ON "cards"("platform", "workspace") WHERE ("announced" = false);
