@@ -6,11 +6,13 @@ import {
   discordCommands,
 } from "../../../src/bots/discord/commands.ts";
 import { lintDiscordCommands } from "../../../src/bots/discord/commands-lint.ts";
+import { createRegistry } from "../../../src/core/actions/index.ts";
 import { registryOf, sampleAction, sampleActions, sampleRegistry } from "../../support/sample-actions.ts";
 import { problemsOf } from "./openapi-check.ts";
 
 const openApiPath = process.env["DISCORD_OPENAPI"] ?? "/work/shared/data/discord-openapi.json";
 const commands = discordCommands(sampleRegistry);
+const own = discordCommands(createRegistry());
 
 function at(...path: string[]): DiscordOption {
   let options: readonly DiscordOption[] | undefined = commands.find(({ name }) => name === path[0])?.options;
@@ -89,14 +91,15 @@ describe("discordCommands", () => {
     expect(() => discordCommands(registryOf([{ ...list, name: "a.b.c.d" }]))).toThrow(/levels/);
   });
 
-  it("is within every limit", () => {
+  it("is within every limit, for the samples and for the product's own actions", () => {
     expect(lintDiscordCommands(commands)).toEqual([]);
+    expect(lintDiscordCommands(own)).toEqual([]);
   });
 
   it.skipIf(!existsSync(openApiPath))("is what Discord's OpenAPI description asks for", () => {
     const document: unknown = JSON.parse(readFileSync(openApiPath, "utf8"));
     const problems = (command: unknown) => problemsOf(document, "ApplicationCommandCreateRequest", command);
-    expect(commands.flatMap(problems)).toEqual([]);
+    expect([...commands, ...own].flatMap(problems)).toEqual([]);
     // The check itself must be able to fail.
     expect(problems({ ...commands[0], description: "x".repeat(101) })).not.toEqual([]);
     expect(problems({ ...commands[0], options: [{ type: 3, name: "a" }] })).not.toEqual([]);

@@ -1,0 +1,187 @@
+/** `doctor`: tries everything that a start needs, changes nothing, and says what to do about each thing that is wrong. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { Redis } from "ioredis";
+import { discordCommands } from "../bots/discord/commands.ts";
+import { lintDiscordCommands } from "../bots/discord/commands-lint.ts";
+import { ConfigurationError } from "../config/problems.ts";
+import type { Settings } from "../config/settings.ts";
+import { createRegistry } from "../core/actions/index.ts";
+import { problemOf, ServiceError } from "../core/errors.ts";
+import { checkKeyIds, loadMasterKey } from "../core/secrets/master-key.ts";
+import { type Database, openDatabase } from "../database/client.ts";
+import { readMigrations } from "../database/migrate.ts";
+import { checkCloud } from "./connection.ts";
+import { logOf, openClouds, settingsOf } from "./settings.ts";
+import { createReport, type Report, type Terminal } from "./terminal.ts";
+
+const leastNode = 24;
+const redisTimeoutMs = 5_000;
+
+/** Exit code 1 when something is wrong. */
+export async function examine(terminal: Terminal): Promise<number> {
+  const report = createReport(terminal);
+  const major = Number(process.versions.node.split(".")[0]);
+  report.result(major >= leastNode, "node", `${process.versions.node} (${leastNode} or newer is needed)`);
+  const settings = configurationOf(terminal, report);
+  if (settings !== null) {
+    await checkDatabase(terminal, settings, report);
+    await checkRedis(settings, report);
+    checkChat(settings, report);
+    await checkClouds(terminal, settings, report);
+  }
+  checkCommands(report);
+  return report.ok() ? 0 : 1;
+}
+
+function configurationOf(terminal: Terminal, report: Report): Settings | null {
+  try {
+    const settings = settingsOf(terminal);
+    const parts = ["clouds", "staff", "customers", "plans", "webhooks"] as const;
+    report.result(true, "configuration", parts.map((part) => `${settings[part].length} ${part}`).join(", "));
+    return settings;
+  } catch (error) {
+    if (!(error instanceof ConfigurationError)) throw error;
+    report.result(false, "configuration", error.problems.join("\n"));
+    return null;
+  }
+}
+
+async function checkDatabase(terminal: Terminal, settings: Settings, report: Report): Promise<void> {
+  if (settings.databaseUrl === undefined && !existsSync(settings.dataDir)) {
+    report.result(null, "database", `embedded, made in ${settings.dataDir} at the first start`);
+    return;
+  }
+  let database: Database | undefined;
+  try {
+    const log = logOf(terminal);
+    database = await openDatabase({
+      url: settings.databaseUrl,
+      dataDirectory: settings.dataDir,
+      migrate: false,
+      onError: (error) => log.debug({ err: error }, "database"),
+    });
+    const [row] = await database.sql<{ version: string }>(
+      `SELECT current_setting('server_version') AS version`,
+    );
+    const pending = await pendingMigrations(database);
+    const missing =
+      pending.length === 0 ? "up to date" : `${pending.length} migrations are applied at the next start`;
+    report.result(true, "database", `${database.mode}, PostgreSQL ${row?.version ?? "?"}, ${missing}`);
+    await checkKey(database, settings, { migrated: pending.length === 0, report });
+  } catch (error) {
+    report.result(false, "database", reasonOf(error));
+  } finally {
+    await database?.close();
+  }
+}
+
+async function pendingMigrations(database: Database): Promise<string[]> {
+  const [table] = await database.sql<{ there: boolean }>(
+    `SELECT to_regclass('public._prisma_migrations') IS NOT NULL AS there`,
+  );
+  const applied = table?.there
+    ? await database.sql<{ name: string }>(
+        `SELECT migration_name AS name FROM public._prisma_migrations WHERE finished_at IS NOT NULL AND rolled_back_at IS NULL`,
+      )
+    : [];
+  const names = new Set(applied.map(({ name }) => name));
+  return readMigrations()
+    .map(({ name }) => name)
+    .filter((name) => !names.has(name));
+}
+
+/** Only looks: a key file that isn't there is made by the first start, not here. */
+async function checkKey(
+  database: Database,
+  settings: Settings,
+  { migrated, report }: { migrated: boolean; report: Report },
+): Promise<void> {
+  const { secretKey, dataDir } = settings;
+  const path = join(dataDir, "secret.key");
+  if (secretKey === undefined && !existsSync(path)) {
+    report.result(null, "secret key", `made at the first start: ${path}`);
+    return;
+  }
+  try {
+    const key = loadMasterKey({ secretKey, dataDir });
+    if (migrated) await checkKeyIds(database, key);
+    report.result(
+      true,
+      "secret key",
+      `${secretKey === undefined ? path : "RATATOSK_SECRET_KEY"}, id ${key.id}`,
+    );
+  } catch (error) {
+    report.result(false, "secret key", reasonOf(error));
+  }
+}
+
+async function checkRedis({ redisUrl }: Settings, report: Report): Promise<void> {
+  if (redisUrl === undefined) {
+    report.result(null, "redis", "not used: the database carries the wake-ups");
+    return;
+  }
+  const redis = new Redis(redisUrl, {
+    lazyConnect: true,
+    maxRetriesPerRequest: 0,
+    connectTimeout: redisTimeoutMs,
+    commandTimeout: redisTimeoutMs,
+    retryStrategy: () => null,
+  });
+  // connect() rejects with "Connection is closed"; the reason comes as an event only.
+  let reason: unknown;
+  redis.on("error", (error) => {
+    reason = error;
+  });
+  try {
+    await redis.connect();
+    const info = await redis.info("server");
+    report.result(true, "redis", /(?:valkey|redis)_version:(\S+)/.exec(info)?.[1] ?? "answers");
+  } catch (error) {
+    report.result(false, "redis", `${reasonOf(reason ?? error)}\nCheck REDIS_URL, and that the server runs.`);
+  } finally {
+    redis.disconnect();
+  }
+}
+
+function checkChat({ slack, discord }: Settings, report: Report): void {
+  if (slack === undefined) report.result(null, "slack", "not configured");
+  else report.result(true, "slack", "configured; the tokens are tried at the start");
+  if (discord === undefined) report.result(null, "discord", "not configured");
+  else report.result(true, "discord", "configured; the token is tried at the start");
+}
+
+async function checkClouds(terminal: Terminal, settings: Settings, report: Report): Promise<void> {
+  if (settings.clouds.length === 0) {
+    report.result(null, "clouds", "none configured: npm start plays with simulated ones");
+    return;
+  }
+  let clouds: ReturnType<typeof openClouds>;
+  try {
+    clouds = openClouds(settings.clouds, terminal);
+  } catch (error) {
+    report.result(false, "clouds", reasonOf(error));
+    return;
+  }
+  try {
+    for (const cloud of clouds.list()) {
+      report.line(report.paint("bold", `${cloud.name} (${cloud.provider})`));
+      await checkCloud(report, cloud);
+    }
+  } finally {
+    await clouds.close();
+  }
+}
+
+function checkCommands(report: Report): void {
+  const commands = discordCommands(createRegistry());
+  const found = lintDiscordCommands(commands);
+  report.result(found.length === 0, "commands", found.join("\n") || `${commands.length}, within every limit`);
+}
+
+/** A driver's own text is for the person at the terminal; it names hosts and users, never passwords. */
+function reasonOf(error: unknown): string {
+  if (error instanceof ServiceError) return problemOf(error).message;
+  if (error instanceof AggregateError && error.message === "") return error.errors.map(reasonOf).join("\n");
+  return error instanceof Error ? error.message : String(error);
+}
