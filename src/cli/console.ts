@@ -30,7 +30,7 @@ export async function openConsole(terminal: Terminal, as: string): Promise<numbe
   const code = await app.console.run();
   // A queue whose server is away never finishes closing.
   const late = setTimeout(() => process.exit(code), stopWithinMs).unref();
-  await app.stop();
+  await app.close();
   clearTimeout(late);
   return code;
 }
