@@ -12,15 +12,30 @@ export interface FirstBoot {
   password: string;
 }
 
-/** Base64 of the cloud-config. Throws `cloud_invalid` when it would be too long. */
+// A line break of any kind ends a password for chpasswd, and PyYAML folds U+0085 even inside quotes.
+const UNTYPEABLE = /[\p{Cc}\u2028\u2029\uFEFF]/u;
+
+/** Base64 of the cloud-config. Throws `cloud_invalid` when it would be too long, or when the password cannot be typed. */
 export function userDataOf({ user, password }: FirstBoot): string {
   const name = user ?? "root";
+  if (UNTYPEABLE.test(password)) {
+    throw new ServiceError(
+      "cloud_invalid",
+      "The password holds a character that cannot be typed. Use another one.",
+    );
+  }
   const config = {
     ssh_pwauth: true,
     ...(name === "root" ? { disable_root: false } : {}),
     chpasswd: { expire: false, users: [{ name, password, type: "text" }] },
   };
-  const encoded = Buffer.from(`#cloud-config\n${stringify(config, { lineWidth: 0 })}`).toString("base64");
+  // cloud-init reads YAML 1.1, where a bare yes, 12:34 or << is no string: every value is quoted.
+  const text = stringify(config, {
+    lineWidth: 0,
+    defaultStringType: "QUOTE_DOUBLE",
+    defaultKeyType: "PLAIN",
+  });
+  const encoded = Buffer.from(`#cloud-config\n${text}`).toString("base64");
   if (encoded.length > MAX_ENCODED) {
     throw new ServiceError(
       "cloud_invalid",
