@@ -1,38 +1,15 @@
-import { randomUUID } from "node:crypto";
 import { openAsBlob } from "node:fs";
-import pg from "pg";
 import { afterAll, beforeAll, describe, inject } from "vitest";
 import { type Database, openDatabase } from "../../src/database/client.ts";
+import { createPostgresDatabase } from "./postgres.ts";
+
+export { createPostgresDatabase } from "./postgres.ts";
 
 export const TEST_DATABASE_URL = process.env["TEST_DATABASE_URL"];
 
 /** A fresh embedded database with the schema, in memory. Call it in beforeAll, once per file; close() it in afterAll. */
 export async function testDatabase(): Promise<Database> {
   return openDatabase({ loadDataDir: await openAsBlob(inject("databaseDump")), migrate: false });
-}
-
-export interface PostgresTestDatabase {
-  readonly url: string;
-  drop(): Promise<void>;
-}
-
-/** A fresh, empty database on the server of TEST_DATABASE_URL. */
-export async function createPostgresDatabase(serverUrl: string): Promise<PostgresTestDatabase> {
-  const name = `ratatosk_test_${randomUUID().replaceAll("-", "")}`;
-  await administer(serverUrl, `CREATE DATABASE ${name}`);
-  const url = new URL(serverUrl);
-  url.pathname = `/${name}`;
-  return { url: url.href, drop: () => administer(serverUrl, `DROP DATABASE ${name} WITH (FORCE)`) };
-}
-
-async function administer(url: string, statement: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    await client.query(statement);
-  } finally {
-    await client.end();
-  }
 }
 
 /**

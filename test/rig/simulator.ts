@@ -1,0 +1,34 @@
+/** The simulated cloud in a process of its own: it must not stop when a worker does, nor share its event loop. */
+import { startOpenStackSimulator } from "../../src/sandbox/openstack/index.ts";
+import type { SimulatorAddress } from "./build.ts";
+
+const { orders, seed, speed } = JSON.parse(process.env["RIG_SIMULATOR"] ?? "") as {
+  orders: number;
+  seed: number;
+  speed: number;
+};
+
+/** https://en.wikipedia.org/wiki/Xorshift: which requests a fault hits follows the seed. */
+let state = seed | 1;
+Math.random = () => {
+  state ^= state << 13;
+  state ^= state >>> 17;
+  state ^= state << 5;
+  return (state >>> 0) / 2 ** 32;
+};
+
+const room = orders * 4;
+const { url, authUrl, credentials } = await startOpenStackSimulator({
+  speed,
+  quota: { instances: room, cores: room * 2, ramMib: room * 4096 },
+});
+const { region, applicationCredentialId, applicationCredentialSecret } = credentials;
+const address: SimulatorAddress = {
+  url,
+  authUrl,
+  region,
+  applicationCredentialId,
+  applicationCredentialSecret,
+};
+process.send?.(address);
+process.on("disconnect", () => process.exit(0));
