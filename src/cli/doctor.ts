@@ -38,7 +38,7 @@ function configurationOf(terminal: Terminal, report: Report): Settings | null {
   try {
     const settings = settingsOf(terminal);
     const parts = ["clouds", "staff", "customers", "plans", "webhooks"] as const;
-    report.result(true, "configuration", parts.map((part) => `${settings[part].length} ${part}`).join(", "));
+    report.result(true, "configuration", parts.map((part) => `${part} ${settings[part].length}`).join(", "));
     return settings;
   } catch (error) {
     if (!(error instanceof ConfigurationError)) throw error;
