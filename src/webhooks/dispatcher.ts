@@ -109,13 +109,10 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
   let claimNumber = 0;
 
   async function round(): Promise<void> {
-    let events: number;
-    do {
-      const done = await fanOut(database);
-      ({ events } = done);
-      counts.events += events;
-      counts.deliveries += done.deliveries;
-    } while (events >= FAN_OUT_BATCH);
+    const { events, deliveries } = await fanOut(database);
+    counts.events += events;
+    counts.deliveries += deliveries;
+    if (events >= FAN_OUT_BATCH) loop.kick();
     claimNumber += 1;
     const claimed = await claim(database, { owner, claimNumber, leaseMs, laneLimit, loads: lanes.loads() });
     counts.claimed += claimed.length;

@@ -50,10 +50,6 @@ export function createLanes(options: LanesOptions): Lanes {
       if (options.mayStillSend(next)) track(run(endpointId, lane, next));
       else track(options.release(next));
     }
-    if (lane.full && lane.queue.length <= options.width) {
-      lane.full = false;
-      options.onRoom();
-    }
     if (lane.sending + lane.queue.length + lane.closing === 0) lanes.delete(endpointId);
   }
 
@@ -73,6 +69,10 @@ export function createLanes(options: LanesOptions): Lanes {
       return;
     }
     pump(endpointId, lane);
+    if (lane.full && lane.queue.length <= options.width) {
+      lane.full = false;
+      options.onRoom();
+    }
     await options.record(record);
   }
 
@@ -90,7 +90,9 @@ export function createLanes(options: LanesOptions): Lanes {
         lanes.set(each.endpoint.id, lane);
         lane.queue.push(each);
       }
-      for (const [endpointId, lane] of lanes) {
+      for (const endpointId of new Set(claimed.map(({ endpoint }) => endpoint.id))) {
+        const lane = lanes.get(endpointId);
+        if (lane === undefined) continue;
         lane.full = lane.queue.length + lane.sending >= limit;
         pump(endpointId, lane);
       }

@@ -1,3 +1,5 @@
+import { setImmediate } from "node:timers/promises";
+
 /** Runs `work` when kicked and at every sweep, never twice at a time; a kick during a run leads to another run. */
 export interface LoopOptions {
   readonly work: () => Promise<void>;
@@ -29,6 +31,9 @@ export function createLoop(options: LoopOptions): Loop {
       while (state.again && state.started) {
         state.again = false;
         await options.work();
+        // The embedded database answers without a turn of the event loop: without this, run after run would keep all else
+        // from happening.
+        await setImmediate();
       }
     } catch (error) {
       options.onError(error);

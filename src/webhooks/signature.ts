@@ -44,7 +44,7 @@ function parseSecret(secret: string): Buffer {
 function invalid(reason: string): ServiceError {
   return new ServiceError(
     "configuration",
-    `The webhook secret cannot be used. ${reason} Make one with: ratatosk webhook secret`,
+    `The webhook secret cannot be used. ${reason} Write ${PREFIX} and the output of: openssl rand -base64 32`,
   );
 }
 
