@@ -30,8 +30,10 @@ export function createClouds(entries: readonly CloudEntry[], log: Logger): Cloud
       if (cloud !== undefined) return cloud;
       throw new ServiceError(
         "configuration",
-        `The cloud ${name} is no longer configured. The operators must put it back to work on its servers.`,
-        { facts: { cloud: name, configured: [...clouds.keys()] } },
+        "The cloud that this is on is no longer configured. The operators must put it back to work on its servers.",
+        {
+          staffDetail: `There is no cloud ${name} in the configuration, only ${[...clouds.keys()].join(", ") || "none"}.`,
+        },
       );
     },
     list: () => [...clouds.values()],

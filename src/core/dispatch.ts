@@ -7,7 +7,12 @@ import { recordAudit } from "./audit/record.ts";
 import { isServiceError, ServiceError } from "./errors.ts";
 import { formOf } from "./form-of.ts";
 import { lookup } from "./lookup.ts";
-import { findCapability, releaseCapability, useCapability } from "./operations/capabilities.ts";
+import {
+  findCapability,
+  invalidButton,
+  releaseCapability,
+  useCapability,
+} from "./operations/capabilities.ts";
 import { changesOf } from "./operations/card.ts";
 import type { Engine } from "./operations/engine.ts";
 import { type Entered, ExistingOrder, enterOperation } from "./operations/enter.ts";
@@ -66,11 +71,19 @@ async function auditRefusal(
     principal: request.principal,
     source: request.source,
     action: request.action,
-    subject: subject === null ? null : subject.slice(0, 80),
+    subject: subject === null ? null : cleanSubject(subject),
     customerId: tenantOf(request.principal),
     outcome: isServiceError(error, "forbidden", "not_found") ? "denied" : "refused",
     reason: error.code,
   });
+}
+
+/** PostgreSQL takes no NUL, and whoever types one must not escape the trail by it. */
+function cleanSubject(typed: string): string {
+  return typed
+    .slice(0, 80)
+    .toWellFormed()
+    .replace(/\p{Cc}/gu, "\ufffd");
 }
 
 async function run(
@@ -179,7 +192,7 @@ async function operationAnswer(engine: Engine, entered: Entered): Promise<Answer
   const text = entered.existing
     ? `This was asked for already: ${entered.publicId}. Nothing new was started.`
     : `${operation.plan.title}: ${entered.publicId}${waits ? " waits for your confirmation." : " is on its way."}`;
-  const notes = operation.plan.notes.length > 0 ? ` ${operation.plan.notes.join(" ")}` : "";
+  const notes = entered.existing ? "" : operation.plan.notes.map((note) => ` ${note}`).join("");
   return {
     kind: "operation",
     ...entered,
@@ -199,12 +212,9 @@ interface Press {
 
 /** The capability says what; the principal at the click says whether. Both in one transaction with the effect. */
 async function press(engine: Engine, { token, principal, source }: Press): Promise<Answer> {
-  const capability = await findCapability(engine.database, token);
+  const capability = await findCapability(engine.database, token, principal);
   if (capability === null || capability.action === "secret.reveal") {
-    throw new ServiceError(
-      "expired",
-      "This button is no longer valid. Ask for the operation again with /ops show.",
-    );
+    throw await refuseButton(engine, { token, principal, source });
   }
   const action = engine.registry.get(capability.action);
   const asked = { principal, source, action: action.name, options: stringValues(capability.input) };
@@ -213,7 +223,7 @@ async function press(engine: Engine, { token, principal, source }: Press): Promi
     if (action.kind !== "immediate") throw new Error(`${action.name} cannot be pressed`);
     return await onceMoreWhenBeaten(() =>
       engine.database.transaction(async (tx) => {
-        await useCapability(tx, token, principal.name);
+        await useCapability(tx, token, principal);
         const context = { database: tx, principal, source, engine };
         const result = await action.run(context, action.input.parse(capability.input));
         await recordAudit(tx, {
@@ -235,6 +245,21 @@ async function press(engine: Engine, { token, principal, source }: Press): Promi
   }
 }
 
+/** Nothing that this person may know of. The token itself stays out of the trail: it may be somebody's. */
+async function refuseButton(engine: Engine, { principal, source }: Press): Promise<ServiceError> {
+  const error = invalidButton();
+  await recordAudit(engine.database, {
+    principal,
+    source,
+    action: "button",
+    subject: null,
+    customerId: tenantOf(principal),
+    outcome: "denied",
+    reason: error.code,
+  });
+  return error;
+}
+
 function stringValues(input: Record<string, unknown>): Record<string, string> {
   return Object.fromEntries(Object.entries(input).map(([key, value]) => [key, String(value)]));
 }
@@ -245,16 +270,19 @@ function stringValues(input: Record<string, unknown>): Record<string, string> {
  */
 async function reveal(engine: Engine, { token, principal, source }: Press): Promise<Reveal> {
   const asked = { principal, source, action: "secret.reveal", options: {} };
+  if ((await findCapability(engine.database, token, principal)) === null) {
+    throw await refuseButton(engine, { token, principal, source });
+  }
   try {
     const claimed = await engine.database.transaction(async (tx) => {
-      const capability = await useCapability(tx, token, principal.name);
+      const capability = await useCapability(tx, token, principal);
       const rows = await tx.sql<OperationRow>(
         `SELECT ${operationColumns} FROM operations o WHERE o.id = $1`,
         [capability.operationId],
       );
       const operation = rows[0];
       if (capability.action !== "secret.reveal" || operation === undefined) {
-        throw new ServiceError("expired", "This button is no longer valid.");
+        throw invalidButton();
       }
       if (operation.requesterKind !== principal.kind || operation.requesterId !== principal.id) {
         throw new ServiceError("forbidden", "Only the person who asked for it can see this secret.");

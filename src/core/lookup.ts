@@ -3,7 +3,7 @@
  * a row that the asker may not see. What begins with the text comes first, then what contains it.
  */
 import type { Queryable } from "../database/client.ts";
-import { ownRows, type Principal, tenantOf } from "./access.ts";
+import { ownOperations, ownRows, type Principal, tenantOf } from "./access.ts";
 import type { LookupKind } from "./action.ts";
 import { liveStates } from "./operations/state.ts";
 
@@ -41,12 +41,15 @@ export async function lookup(
   const literal = query.text
     .trim()
     .toLowerCase()
+    // PostgreSQL takes no NUL, and no name has one.
+    .replaceAll(/\p{Cc}/gu, "")
     .replaceAll(/[\\%_]/g, "\\$&");
   const search: Search = {
     prefix: `${literal}%`,
     part: `%${literal}%`,
     limit: Math.max(0, Math.min(query.limit, MAX_CHOICES)),
-    options: query.options ?? {},
+    // Clouds are not the customer's to name.
+    options: principal.kind === "customer" ? { ...query.options, cloud: "" } : (query.options ?? {}),
     principal,
   };
   return await finders[query.kind](database, search);
@@ -89,7 +92,7 @@ const finders: Record<LookupKind, (database: Queryable, search: Search) => Promi
     const rows = await database.sql<{ publicId: string; action: string; state: string; name: string | null }>(
       `SELECT o.public_id AS "publicId", o.action, o.state, s.name
          FROM operations o LEFT JOIN servers s ON s.id = o.server_id
-        WHERE ${ownRows("o.customer_id", 4)} AND ${matches("o.public_id", "o.action", "s.name")}
+        WHERE ${ownOperations(4)} AND ${matches("o.public_id", "o.action", "s.name")}
         ORDER BY ${prefixFirst("o.public_id", "o.action", "s.name")}, (o.state = ANY($5::text[])) DESC, o.created_at DESC
         LIMIT $3`,
       [prefix, part, limit, tenantOf(principal), [...liveStates]],
@@ -122,16 +125,18 @@ const finders: Record<LookupKind, (database: Queryable, search: Search) => Promi
     });
   },
 
-  async image(database, { prefix, part, limit, options }) {
+  async image(database, { prefix, part, limit, options, principal }) {
+    // Ids in the cloud are staff's.
+    const columns = principal.kind === "customer" ? ["i.name"] : ["i.name", "i.external_id"];
     const rows = await database.sql<Named>(
       `SELECT i.name, i.external_id AS "externalId", i.cloud_id AS "cloudId"
          FROM images i JOIN clouds c ON c.id = i.cloud_id
         WHERE i.disabled_at IS NULL AND lower(i.status) = 'active' AND ${offeredOn(4)} AND ${fits("i", 5)}
-          AND ${matches("i.name", "i.external_id")}
-        ORDER BY ${prefixFirst("i.name", "i.external_id")}, lower(i.name), i.external_id LIMIT $3 * 4`,
+          AND ${matches(...columns)}
+        ORDER BY ${prefixFirst(...columns)}, lower(i.name), i.external_id LIMIT $3 * 4`,
       [prefix, part, limit, given(options["cloud"]), given(options["plan"])],
     );
-    return uniquely(rows, limit);
+    return principal.kind === "customer" ? byName(rows, limit) : uniquely(rows, limit);
   },
 
   async network(database, { prefix, part, limit, options, principal }) {
@@ -176,7 +181,8 @@ interface Named {
 }
 
 function given(text: string | undefined): string | null {
-  return text === undefined || text.trim() === "" ? null : text.trim();
+  const clean = text?.replaceAll(/\p{Cc}/gu, "").trim() ?? "";
+  return clean === "" ? null : clean;
 }
 
 /** SQL: the cloud `c` is in use, and is the one of this parameter if it holds one. */
@@ -198,6 +204,11 @@ function fits(image: string, plan: number): string {
     plan,
     `jsonb_exists(p.targets, c.name) AND ${image}.min_memory_mib <= p.memory_mib AND ${image}.min_disk_gib <= p.disk_gib`,
   );
+}
+
+function byName(rows: readonly Named[], limit: number): Choice[] {
+  const names = new Set(rows.map((row) => row.name));
+  return [...names].slice(0, limit).map((name) => ({ value: name, label: name }));
 }
 
 /** By name, once for all clouds; two of a name in one cloud can only be told apart by id. */

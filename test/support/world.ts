@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { pino } from "pino";
 import { createOpenStackCloud } from "../../src/clouds/openstack/cloud.ts";
+import type { OpenStackCloudOptions } from "../../src/clouds/openstack/options.ts";
 import type { Principal } from "../../src/core/access.ts";
 import type { ActionRegistry, Policies } from "../../src/core/action.ts";
 import { createRegistry } from "../../src/core/actions/index.ts";
@@ -64,7 +65,10 @@ export interface WorldOptions {
   registry?: ActionRegistry;
   engine?: Partial<Engine>;
   /** Applied over the real client: settle and watch at once by default. */
-  cloud?: Partial<Cloud>;
+  cloud?: Partial<Cloud> | ((real: Cloud) => Partial<Cloud>);
+  client?: Pick<OpenStackCloudOptions, "timeoutMs" | "connectTimeoutMs">;
+  /** What our process takes for the time; tests that move the database's clock move it along. */
+  now?: () => number;
 }
 
 const resting = new Set([
@@ -83,12 +87,16 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     quota: { instances: 1000, cores: 4000 },
     ...options.simulator,
   });
-  const cloud: Cloud = { ...clientFor(simulator), settleMs: 0, watchEveryMs: 0, ...options.cloud };
+  const real = clientFor(simulator, options);
+  const changes = typeof options.cloud === "function" ? options.cloud(real) : options.cloud;
+  const cloud: Cloud = { ...real, settleMs: 0, watchEveryMs: 0, ...changes };
   const clouds: Clouds = {
     list: () => [cloud],
     get(name) {
       if (name === cloud.name) return cloud;
-      throw new ServiceError("configuration", `The cloud ${name} is not configured.`);
+      throw new ServiceError("configuration", "The cloud that this is on is no longer configured.", {
+        staffDetail: `There is no cloud ${name}.`,
+      });
     },
   };
   const engine: Engine = {
@@ -127,10 +135,11 @@ async function closeAll(simulator: OpenStackSimulator, cloud: Cloud) {
   await simulator.close();
 }
 
-function clientFor(simulator: OpenStackSimulator): Cloud {
+function clientFor(simulator: OpenStackSimulator, { client, now }: WorldOptions): Cloud {
   const { credentials } = simulator;
   return createOpenStackCloud(
     {
+      ...client,
       name: "os1",
       region: credentials.region,
       auth: {
@@ -139,7 +148,7 @@ function clientFor(simulator: OpenStackSimulator): Cloud {
         applicationCredentialSecret: credentials.applicationCredentialSecret,
       },
     },
-    { log: silent, sleep: () => Promise.resolve() },
+    { log: silent, sleep: () => Promise.resolve(), ...(now === undefined ? {} : { now }) },
   );
 }
 

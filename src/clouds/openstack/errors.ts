@@ -194,7 +194,7 @@ const INVALID_SENTENCES: readonly (readonly [RegExp, string])[] = [
   [/memory is too small|minRam/iu, "The image needs more memory than this size has."],
   [/must change flavor/iu, "The server has this size already."],
   [
-    /image .*(not (be )?found|is not active)|Cannot find image/iu,
+    /image .*(not (be )?found|is not active)|Can ?not find (requested )?image/iu,
     "The cloud no longer has this image, or it is not ready.",
   ],
   [/Flavor .*(not (be )?found)/iu, "The cloud no longer has this size."],
@@ -231,15 +231,14 @@ function quota(text: CloudText, options: ServiceErrorOptions): ServiceError {
       text.message,
     );
   const facts = { ...options.facts };
-  let numbers = "";
   if (found) {
     const [, resource = "", requested = "", used = "", limit = ""] = found;
     Object.assign(facts, { resource, requested, used, limit: limit.trim() });
-    numbers = ` (${resource}: ${used} of ${limit.trim()} in use, ${requested} more asked for)`;
   }
   return new ServiceError(
     "cloud_quota",
-    `The cloud project's quota is used up${numbers}, so nothing was changed. Remove something, or have the quota raised.`,
+    // How much all customers together use is in the cloud's own words, for staff.
+    "The cloud project's quota is used up, so nothing was changed. Remove something, or have the quota raised.",
     { ...options, facts },
   );
 }
@@ -263,7 +262,7 @@ function conflict(text: CloudText, options: ServiceErrorOptions): ServiceError {
   if (/Failed to set admin password/iu.test(text.message)) {
     return new ServiceError(
       "cloud_failed",
-      "The guest refused the new password. The old one is still good; choose another one and try again.",
+      "The guest refused the new password, so the old one is still good. Try again, or set it inside the server.",
       options,
     );
   }

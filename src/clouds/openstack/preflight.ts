@@ -115,8 +115,12 @@ async function checkQuota(client: OpenStackClient, flavor: NovaFlavor, signal: A
     if (used === undefined || max === undefined || max < 0 || used + more <= max) continue;
     throw new ServiceError(
       "cloud_quota",
-      `The cloud project's quota is used up: ${used} of ${max} ${what} in use, ${more} more needed. Remove something, or have the quota raised.`,
-      { facts: { cloud: client.cloud, what, used, limit: max, requested: more } },
+      "The cloud project's quota is used up, so nothing was changed. Remove something, or have the quota raised.",
+      {
+        facts: { cloud: client.cloud, what, used, limit: max, requested: more },
+        // How much all customers together use is not for one of them to know.
+        staffDetail: `${client.cloud}: ${used} of ${max} ${what} in use, ${more} more needed.`,
+      },
     );
   }
 }

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Principal } from "../access.ts";
+import { ownOperations, type Principal, tenantOf } from "../access.ts";
 import { defineRead } from "../action.ts";
 import { serverStates } from "../cloud.ts";
 import { findServer, listServers, type ServerRow } from "../servers/find.ts";
@@ -87,8 +87,9 @@ export const serverShow = defineRead<ShowInput>({
   async run({ database, principal }, input) {
     const server = await findServer(database, principal, input.server);
     const asked = await database.sql<{ publicId: string; action: string; state: string }>(
-      `SELECT public_id AS "publicId", action, state FROM operations WHERE server_id = $1 ORDER BY created_at DESC LIMIT 3`,
-      [server.id],
+      `SELECT public_id AS "publicId", action, state FROM operations o
+       WHERE server_id = $1 AND ${ownOperations(2)} ORDER BY created_at DESC LIMIT 3`,
+      [server.id, tenantOf(principal)],
     );
     return {
       title: server.name,

@@ -3,7 +3,7 @@ import type { Queryable, Transaction } from "../../database/client.ts";
 import { newId, newPublicId } from "../../database/id.ts";
 import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
 import { type Cloud, type Clouds, ProvisionOrder } from "../cloud.ts";
-import { ServiceError } from "../errors.ts";
+import { isServiceError, ServiceError } from "../errors.ts";
 import { ExistingOrder } from "../operations/enter.ts";
 import { preflightProvision } from "../operations/preflight.ts";
 import { type Customer, findCustomer } from "../people/find.ts";
@@ -137,11 +137,7 @@ async function planProvision(context: ActionContext, input: ProvisionInput): Pro
     );
   }
   await answerExistingOrder(database, customer, { name: input.name, plan: sold.code, image: image.name });
-  const network = await findNetwork(
-    database,
-    cloud.name,
-    input.network ?? sold.targets[cloud.name]?.network ?? cloud.defaultNetwork ?? undefined,
-  );
+  const network = await networkFor(database, { cloud, sold, typed: input.network });
   const order: ProvisionOrder = {
     name: input.name,
     size,
@@ -177,6 +173,24 @@ async function planProvision(context: ActionContext, input: ProvisionInput): Pro
       hasAgent: image.hasAgent,
     },
   };
+}
+
+/** What is wrong with a network that nobody typed is the team's to know and to repair. */
+async function networkFor(
+  database: Queryable,
+  { cloud, sold, typed }: { cloud: Cloud; sold: PlanRow; typed: string | undefined },
+) {
+  const configured = sold.targets[cloud.name]?.network ?? cloud.defaultNetwork ?? undefined;
+  try {
+    return await findNetwork(database, cloud.name, typed ?? configured);
+  } catch (error) {
+    if (typed !== undefined || configured === undefined || !isServiceError(error, "not_found")) throw error;
+    const message = `The plan ${sold.code} is not available at the moment. Ask our team.`;
+    throw new ServiceError("unsupported", message, {
+      cause: error,
+      staffDetail: `Its network on ${cloud.name}: ${error.message}`,
+    });
+  }
 }
 
 function chooseCloud(clouds: Clouds, sold: PlanRow, typed: string | undefined): Cloud {

@@ -40,10 +40,14 @@ export async function cancelAtBoundary(
       await refuseCancel(tx, row, tooLate);
       return null;
     }
-    const by = row.cancelRequestedBy ?? "somebody";
     return beginCompensation(engine, tx, row, {
       end: "cancelled",
-      problem: { code: "cancelled", message: `Cancelled by ${by}.` },
+      problem: {
+        code: "cancelled",
+        message: "Cancelled.",
+        // Only the name is kept, and it may be one of the team's.
+        staffDetail: `Asked for by ${row.cancelRequestedBy ?? "somebody"}.`,
+      },
     });
   });
 }

@@ -1,6 +1,7 @@
 /** What buttons carry: opaque, single use, bound to the stage they were offered in. Authorised when pressed. */
 import { randomBytes } from "node:crypto";
 import type { Queryable, Transaction } from "../../database/client.ts";
+import { ownOperations, type Principal, tenantOf } from "../access.ts";
 import { ServiceError } from "../errors.ts";
 import { type OperationState, type Stage, stageOf } from "./state.ts";
 
@@ -61,31 +62,49 @@ export async function offer(
   );
 }
 
-/** Marks it used, by compare-and-set. Throws ServiceError `expired` or `conflict` with who was first. */
-export async function useCapability(tx: Queryable, token: string, user: string): Promise<Capability> {
-  const used = await tx.sql<Capability>(
-    `UPDATE capabilities c SET used_at = clock(), used_by = $2
-     WHERE token = $1 AND used_at IS NULL AND expires_at > clock()
-     RETURNING token, operation_id AS "operationId", action, input, offered_in AS "offeredIn"`,
-    [token, user],
-  );
-  if (used[0] !== undefined) return used[0];
-  const rows = await tx.sql<{ usedBy: string | null }>(
-    `SELECT used_by AS "usedBy" FROM capabilities WHERE token = $1`,
-    [token],
-  );
-  const by = rows[0]?.usedBy;
-  if (by) throw new ServiceError("conflict", `${by} was first: this button has been used already.`);
-  throw new ServiceError(
+const capabilityColumns = `c.token, c.operation_id AS "operationId", c.action, c.input, c.offered_in AS "offeredIn"`;
+
+/** One text for a button that is gone, never was, or is another customer's. */
+export function invalidButton(): ServiceError {
+  return new ServiceError(
     "expired",
     "This button is no longer valid. Ask for the operation again with /ops show.",
   );
 }
 
-export async function findCapability(database: Queryable, token: string): Promise<Capability | null> {
+/** Marks it used, by compare-and-set. Throws ServiceError `expired`, or `conflict` with who was first. */
+export async function useCapability(tx: Queryable, token: string, principal: Principal): Promise<Capability> {
+  const used = await tx.sql<Capability>(
+    `UPDATE capabilities c SET used_at = clock(), used_by = $2 FROM operations o
+     WHERE c.token = $1 AND c.used_at IS NULL AND c.expires_at > clock() AND o.id = c.operation_id AND ${ownOperations(3)}
+     RETURNING ${capabilityColumns}`,
+    [token, principal.name, tenantOf(principal)],
+  );
+  if (used[0] !== undefined) return used[0];
+  const rows = await tx.sql<{ usedBy: string | null }>(
+    `SELECT c.used_by AS "usedBy" FROM capabilities c JOIN operations o ON o.id = c.operation_id
+     WHERE c.token = $1 AND ${ownOperations(2)}`,
+    [token, tenantOf(principal)],
+  );
+  const by = rows[0]?.usedBy;
+  if (!by) throw invalidButton();
+  // Only the name is kept, and it may be one of the team's.
+  const who = principal.kind === "customer" && by !== principal.name ? "Somebody" : by;
+  throw new ServiceError("conflict", `${who} was first: this button has been used already.`);
+}
+
+/** Null for a foreign one as for an unknown one. */
+export async function findCapability(
+  database: Queryable,
+  token: string,
+  principal: Principal,
+): Promise<Capability | null> {
+  // PostgreSQL takes no NUL, and a token has none.
+  if (!/^[\w-]{1,64}$/.test(token)) return null;
   const rows = await database.sql<Capability>(
-    `SELECT token, operation_id AS "operationId", action, input, offered_in AS "offeredIn" FROM capabilities WHERE token = $1`,
-    [token],
+    `SELECT ${capabilityColumns} FROM capabilities c JOIN operations o ON o.id = c.operation_id
+     WHERE c.token = $1 AND ${ownOperations(2)}`,
+    [token, tenantOf(principal)],
   );
   return rows[0] ?? null;
 }

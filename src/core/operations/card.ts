@@ -62,9 +62,10 @@ export async function renderCard(
   const rows = await database.sql<CardRow>(
     `SELECT ${operationColumns}, s.name AS "serverName", s.public_id AS "serverPublicId", k.name AS "customerName",
        k.ref AS "customerRef", clock() AS now
-     FROM operations o LEFT JOIN servers s ON s.id = o.server_id LEFT JOIN customers k ON k.id = o.customer_id
+     FROM operations o LEFT JOIN customers k ON k.id = o.customer_id
+       LEFT JOIN servers s ON s.id = o.server_id AND ($2 = 'staff' OR s.customer_id = o.customer_id)
      WHERE o.id = $1`,
-    [operationId],
+    [operationId, audience],
   );
   const operation = rows[0];
   if (operation === undefined) throw new ServiceError("not_found", "This operation is no longer kept.");
@@ -76,7 +77,7 @@ export async function renderCard(
   const view: View = {
     title: operation.plan.title,
     tone: tones[operation.state],
-    text: headline(operation),
+    text: headline(operation, audience),
     fields: fieldsOf(operation, audience),
     steps: steps.map((step) =>
       viewStep(step, operation.now, notes.find(({ seq }) => seq === step.seq)?.note),
@@ -93,14 +94,16 @@ export async function renderCard(
   };
 }
 
-function headline(operation: OperationRow): string {
+function headline(operation: OperationRow, audience: Audience): string {
   const label = stateLabels[operation.state];
   if (operation.state === "awaiting_confirmation") {
     const lost = operation.plan.irreversible.join(" ");
     return `${label}. ${lost} Nothing happens until somebody confirms.`.replace("  ", " ");
   }
   if (operation.cancelRequestedAt !== null && !isFinal(operation.state) && operation.endState === null) {
-    return `${label}, cancel asked for by ${operation.cancelRequestedBy ?? "somebody"}.`;
+    // Only the name is kept, and it may be one of the team's.
+    const by = audience === "customer" ? "" : ` by ${operation.cancelRequestedBy ?? "somebody"}`;
+    return `${label}, cancel asked for${by}.`;
   }
   if (operation.problem === null) return `${label}.`;
   return `${label}: ${operation.problem.message}`;
@@ -129,7 +132,8 @@ function fieldsOf(operation: CardRow, audience: Audience): ViewField[] {
   if (audience === "staff" && operation.cloudName !== null)
     fields.push({ label: "Cloud", value: operation.cloudName });
   const addresses = operation.output["addresses"];
-  if (Array.isArray(addresses) && addresses.length > 0) {
+  const isTheirs = audience === "staff" || operation.serverName !== null;
+  if (isTheirs && Array.isArray(addresses) && addresses.length > 0) {
     fields.push({ label: "Addresses", value: addresses.map(String).join(", ") });
   }
   if (operation.plan.downtime !== null && !isFinal(operation.state)) {
@@ -203,6 +207,8 @@ const buttonTexts: Record<string, Omit<ViewButton, "token">> = {
 const staffButtons = new Set(["ops.abandon"]);
 
 async function buttonsOf(database: Queryable, operation: CardRow, audience: Audience): Promise<ViewButton[]> {
+  // What our team started is the team's to decide.
+  if (audience === "customer" && operation.requesterKind !== "customer") return [];
   const rows = await database.sql<{ token: string; action: string }>(
     `SELECT token, action FROM capabilities
      WHERE operation_id = $1 AND offered_in = $2 AND used_at IS NULL AND expires_at > clock() ORDER BY action DESC`,
@@ -225,7 +231,10 @@ async function buttonsOf(database: Queryable, operation: CardRow, audience: Audi
   });
 }
 
-/** What the thread has still to tell. A customer's thread leaves out the lines for staff. */
+/**
+ * What the thread has still to tell. A customer's thread leaves out the lines for staff, and falls silent when the
+ * server is no longer the customer's.
+ */
 export async function readLines(
   database: Queryable,
   operationId: string,
@@ -234,7 +243,9 @@ export async function readLines(
 ): Promise<(ThreadLine & { seq: number })[]> {
   return database.sql(
     `SELECT seq, at, level, text FROM operation_log
-     WHERE operation_id = $1 AND seq > $2 AND (audience = 'everyone' OR $3 = 'staff') ORDER BY seq`,
+     WHERE operation_id = $1 AND seq > $2 AND audience IN ('everyone', $3) AND ($3 = 'staff' OR EXISTS (
+       SELECT FROM operations o LEFT JOIN servers s ON s.id = o.server_id
+       WHERE o.id = $1 AND (o.server_id IS NULL OR s.customer_id = o.customer_id))) ORDER BY seq`,
     [operationId, afterSeq, audience],
   );
 }

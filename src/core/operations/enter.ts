@@ -1,6 +1,7 @@
 /** The one way an operation comes to be: key, lock, pinned steps, first event, card and audit entry in one transaction. */
 import type { Transaction } from "../../database/client.ts";
 import { newId, newPublicId } from "../../database/id.ts";
+import { type Audience, commandOf, nameFor, ownOperations, tenantOf } from "../access.ts";
 import type { ActionContext, ChangePlan, OperationAction } from "../action.ts";
 import { recordAudit } from "../audit/record.ts";
 import type { Origin } from "../bot.ts";
@@ -10,7 +11,7 @@ import { offerButtons } from "./capabilities.ts";
 import { addCard } from "./card.ts";
 import { endOperation } from "./end.ts";
 import { recordEvent } from "./events.ts";
-import { appendLog, type OperationRow, operationColumns } from "./rows.ts";
+import { appendLog, lineBy, type OperationRow, operationColumns } from "./rows.ts";
 import { liveStates, stateLabels } from "./state.ts";
 
 export interface EnterRequest {
@@ -19,6 +20,8 @@ export interface EnterRequest {
   idempotencyKey: string;
   origin: Origin | null;
   retriesOf?: string;
+  /** Who reads in the channel of `origin`; by default the person who asks. */
+  audience?: Audience;
 }
 
 /** The order exists already: the same customer, name, plan and image. It is answered with the first one's card. */
@@ -51,13 +54,13 @@ export function planHash(action: string, input: unknown, plan: ChangePlan): stri
  * action's plan refuses. A unique violation means that somebody else entered first: the caller runs it once more.
  */
 export async function enterOperation(context: TransactionContext, request: EnterRequest): Promise<Entered> {
-  const { database: tx, principal } = context;
+  const { principal } = context;
   const requestHash = hashOf({
     action: request.action.name,
     input: request.input,
     by: [principal.kind, principal.id],
   });
-  const earlier = await findByKey(tx, request.idempotencyKey, requestHash);
+  const earlier = await findByKey(context, request.idempotencyKey, requestHash);
   if (earlier !== null) return earlier;
   const plan = await request.action.plan(context, request.input);
   await requireFreeLock(context, request.action, plan.lockKey);
@@ -76,16 +79,23 @@ export async function enterOperation(context: TransactionContext, request: Enter
   return entered;
 }
 
-async function findByKey(tx: Transaction, key: string, requestHash: string): Promise<Entered | null> {
-  const rows = await tx.sql<{ id: string; publicId: string; requestHash: string }>(
-    `SELECT id, public_id AS "publicId", request_hash AS "requestHash" FROM operations WHERE idempotency_key = $1`,
-    [key],
+async function findByKey(
+  { database: tx, principal }: TransactionContext,
+  key: string,
+  requestHash: string,
+): Promise<Entered | null> {
+  const rows = await tx.sql<{ id: string; publicId: string; requestHash: string; visible: boolean }>(
+    `SELECT o.id, o.public_id AS "publicId", o.request_hash AS "requestHash", ${ownOperations(2)} AS visible
+     FROM operations o WHERE o.idempotency_key = $1`,
+    [key, tenantOf(principal)],
   );
   const found = rows[0];
   if (found === undefined) return null;
-  if (found.requestHash !== requestHash) {
-    const message = `This key was used for another request (${found.publicId}). Use a new key for a new request.`;
-    throw new ServiceError("idempotency_mismatch", message, { facts: { operation: found.publicId } });
+  if (found.requestHash !== requestHash || !found.visible) {
+    const which = found.visible ? ` (${found.publicId})` : "";
+    const message = `This key was used for another request${which}. Use a new key for a new request.`;
+    const facts = found.visible ? { operation: found.publicId } : {};
+    throw new ServiceError("idempotency_mismatch", message, { facts });
   }
   return { operationId: found.id, publicId: found.publicId, existing: true };
 }
@@ -106,7 +116,11 @@ export async function requireFreeLock(
   if (action.supersedes === true && holder.state === "needs_attention" && (await isInCloud(tx, holder))) {
     await endOperation(context.engine, tx, holder, {
       end: "failed",
-      problem: { code: "cancelled", message: `Given up for ${action.name}, asked for by ${principal.name}.` },
+      problem: {
+        code: "cancelled",
+        message: `Given up for ${commandOf(action.name)}, asked for by ${nameFor("customer", principal)}.`,
+        staffDetail: `Given up by ${principal.name}.`,
+      },
       supersededBy: action.name,
     });
     return;
@@ -121,6 +135,11 @@ async function isInCloud(tx: Transaction, { serverId }: OperationRow): Promise<b
 }
 
 async function busyError(context: TransactionContext, holder: OperationRow): Promise<ServiceError> {
+  const { principal } = context;
+  // A server that has just changed hands: its work is another customer's.
+  if (principal.kind === "customer" && holder.customerId !== principal.customerId) {
+    return new ServiceError("busy", "Our team is at work on this. Try again later, or ask them.");
+  }
   const steps = await context.database.sql<{ label: string; seq: number; count: number }>(
     `SELECT label, seq, (SELECT count(*)::int FROM operation_steps t WHERE t.operation_id = s.operation_id) AS count
      FROM operation_steps s WHERE operation_id = $1 AND state IN ('planned', 'intent', 'waiting') ORDER BY seq LIMIT 1`,
@@ -224,10 +243,12 @@ async function afterInsert(
     await tx.sql(`UPDATE secrets SET operation_id = $2 WHERE id = $1`, [secretId, operationId]);
   }
   await offerButtons(tx, { id: operationId, publicId }, state);
-  await appendLog(tx, operationId, [
-    { level: "info", text: `${plan.title}, asked for by ${principal.name}.` },
-  ]);
-  const audience = principal.kind === "customer" ? "customer" : "staff";
+  await appendLog(
+    tx,
+    operationId,
+    lineBy(principal, "info", (name) => `${plan.title}, asked for by ${name}.`),
+  );
+  const audience = request.audience ?? (principal.kind === "customer" ? "customer" : "staff");
   if (request.origin !== null) await addCard(tx, operationId, { ...request.origin, audience });
   else
     for (const channel of engine.policies.operationChannels)

@@ -176,11 +176,11 @@ export async function resumeStep(run: Run, found: At): Promise<Progress> {
   }
   const probe = await probeEffect(run, at, definition.probe);
   if (probe.effect === "present") {
-    const note = probe.note ?? "it was done already";
+    const note = probe.note ?? "The first request had arrived.";
     return awaitStep(run, at, {
       ...probe,
       kind: "wait",
-      note: `${step.label}: the first request had arrived (${note}). Going on with it.`,
+      note: `${step.label}: ${note} Going on with it.`,
     });
   }
   const settleMs = at.operation.cloudName === null ? 0 : cloudOf(engine, at.operation).settleMs;
@@ -337,6 +337,9 @@ async function finishStep(run: Run, at: At, outcome: StepOutcome): Promise<Progr
     await applyOutcome(tx, row, outcome);
     const text = outcome.note === undefined ? `${at.step.label}: done.` : `${at.step.label}: ${outcome.note}`;
     await appendLog(tx, row.id, [{ level: "info", text }]);
+    if (outcome.staffNote !== undefined) {
+      await appendLog(tx, row.id, [{ level: "warning", audience: "staff", text: outcome.staffNote }]);
+    }
     tx.afterCommit(() => run.engine.wake.nudge("cards"));
   });
   return "next";

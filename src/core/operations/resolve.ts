@@ -1,14 +1,26 @@
 /** What people do to an operation: confirm, cancel, retry, adopt, abandon. Each runs in the caller's transaction. */
 import type { Transaction } from "../../database/client.ts";
+import { type Audience, nameFor, type Principal } from "../access.ts";
 import type { ActionContext, OperationAction } from "../action.ts";
-import { ServiceError } from "../errors.ts";
+import { type Problem, ServiceError } from "../errors.ts";
 import { pointOfNoReturn } from "./cancel.ts";
 import { offerButtons } from "./capabilities.ts";
 import { endOperation } from "./end.ts";
 import { stepDefinition } from "./engine.ts";
 import { type Entered, enterOperation, planHash, requireFreeLock } from "./enter.ts";
-import { appendLog, type OperationRow, readSteps, type StepRow } from "./rows.ts";
+import { appendLog, lineBy, type OperationRow, readSteps, type StepRow } from "./rows.ts";
 import { stateLabels } from "./state.ts";
+
+/** A problem's message goes to everybody; which of the team it was is for staff. */
+function staffName(
+  what: string,
+  person: Principal,
+  earlier: Problem | null = null,
+): { staffDetail?: string } {
+  const name = person.kind === "customer" ? "" : `${what} by ${person.name}.`;
+  const staffDetail = [name, earlier?.staffDetail ?? ""].filter(Boolean).join(" ");
+  return staffDetail === "" ? {} : { staffDetail };
+}
 
 export type TransactionContext = ActionContext & { database: Transaction };
 
@@ -63,7 +75,11 @@ export async function confirmOperation(context: TransactionContext, operation: O
     [operation.id, principal.name],
   );
   await offerButtons(tx, operation, "queued");
-  await appendLog(tx, operation.id, [{ level: "info", text: `Confirmed by ${principal.name}.` }]);
+  await appendLog(
+    tx,
+    operation.id,
+    lineBy(principal, "info", (name) => `Confirmed by ${name}.`),
+  );
   nudgeAll(context);
 }
 
@@ -76,7 +92,11 @@ export async function cancelOperation(context: TransactionContext, operation: Op
       if (operation.startedAt !== null) return requestCancel(context, operation);
       await endOperation(engine, tx, operation, {
         end: "cancelled",
-        problem: { code: "cancelled", message: `Cancelled by ${principal.name} before anything was done.` },
+        problem: {
+          code: "cancelled",
+          message: `Cancelled by ${nameFor("customer", principal)} before anything was done.`,
+          ...staffName("Cancelled", principal),
+        },
       });
       return `${operation.publicId} is cancelled. Nothing was done.`;
     case "running":
@@ -99,14 +119,17 @@ async function requestCancel(context: TransactionContext, operation: OperationRo
   const tooLate = pointOfNoReturn(engine, operation, await readSteps(tx, operation.id));
   if (tooLate !== null)
     throw new ServiceError("wrong_state", `Too late to cancel ${operation.publicId}: ${tooLate}`);
-  if (operation.cancelRequestedAt !== null)
-    return `${operation.cancelRequestedBy ?? "Somebody"} asked for that already.`;
+  if (operation.cancelRequestedAt !== null) return "That was asked for already.";
   await tx.sql(
     `UPDATE operations SET cancel_requested_at = clock(), cancel_requested_by = $2, version = version + 1,
        next_run_at = CASE WHEN lease_until > clock() THEN next_run_at ELSE clock() END WHERE id = $1`,
     [operation.id, principal.name],
   );
-  await appendLog(tx, operation.id, [{ level: "warning", text: `${principal.name} asked to cancel.` }]);
+  await appendLog(
+    tx,
+    operation.id,
+    lineBy(principal, "warning", (name) => `Cancel asked for by ${name}.`),
+  );
   nudgeAll(context);
   return `Cancelling ${operation.publicId}: what was made is undone, and the card says when that is done.`;
 }
@@ -114,7 +137,7 @@ async function requestCancel(context: TransactionContext, operation: OperationRo
 /** needs_attention resumes the same operation, looking first; an ended one is entered anew. */
 export async function retryOperation(context: TransactionContext, operation: OperationRow): Promise<Entered> {
   if (operation.state === "needs_attention") {
-    await resume(context, operation, "tried again");
+    await resume(context, operation, { staff: "Tried again", customer: "Tried again" });
     return { operationId: operation.id, publicId: operation.publicId, existing: true };
   }
   if (operation.state !== "failed" && operation.state !== "cancelled" && operation.state !== "expired") {
@@ -127,16 +150,21 @@ export async function retryOperation(context: TransactionContext, operation: Ope
     workspace: string;
     channel: string;
     userId: string;
+    audience: Audience;
   }>(
-    `SELECT platform, workspace, channel, COALESCE(user_id, '') AS "userId" FROM cards WHERE operation_id = $1 LIMIT 1`,
+    `SELECT platform, workspace, channel, COALESCE(user_id, '') AS "userId", audience FROM cards
+     WHERE operation_id = $1 ORDER BY created_at, id LIMIT 1`,
     [operation.id],
   );
+  const [card] = cards;
   const action = operationAction(context, operation);
   return enterOperation(context, {
     action,
     input: { ...operation.input, ...(await sameSubject(context, action, operation)) },
     idempotencyKey: `retry:${operation.id}`,
-    origin: cards[0] ?? null,
+    origin: card ?? null,
+    // The channel is the customer's, whoever of the team presses the button, and the other way round.
+    ...(card === undefined ? {} : { audience: card.audience }),
     retriesOf: operation.id,
   });
 }
@@ -164,7 +192,11 @@ async function sameSubject(context: TransactionContext, action: OperationAction,
   return subject;
 }
 
-async function resume(context: TransactionContext, operation: OperationRow, how: string): Promise<void> {
+async function resume(
+  context: TransactionContext,
+  operation: OperationRow,
+  how: Record<Audience, string>,
+): Promise<void> {
   const { database: tx, engine, principal } = context;
   const steps = await readSteps(tx, operation.id);
   // A compensation that did not work is done again; any other step stays where its evidence is.
@@ -186,7 +218,11 @@ async function resume(context: TransactionContext, operation: OperationRow, how:
     [operation.id, operation.endState === null ? "waiting" : "compensating"],
   );
   await offerButtons(tx, operation, "waiting");
-  await appendLog(tx, operation.id, [{ level: "info", text: `${principal.name}: ${how}.` }]);
+  await appendLog(
+    tx,
+    operation.id,
+    lineBy(principal, "info", (name) => `${name === principal.name ? how.staff : how.customer} by ${name}.`),
+  );
   nudgeAll(context);
 }
 
@@ -210,11 +246,10 @@ export async function adoptOperation(
     `UPDATE operation_steps SET state = 'waiting', reference = $3::jsonb WHERE operation_id = $1 AND seq = $2`,
     [operation.id, step.seq, reference],
   );
-  await resume(
-    context,
-    operation,
-    externalId === undefined ? "it was done" : `it was done, as ${externalId}`,
-  );
+  await resume(context, operation, {
+    staff: externalId === undefined ? "Said to be done" : `Said to be done, as ${externalId},`,
+    customer: "Said to be done",
+  });
 }
 
 async function requireAdoptable(
@@ -259,7 +294,11 @@ export async function abandonOperation(context: TransactionContext, operation: O
   const why = operation.problem?.message ?? "";
   await endOperation(engine, tx, operation, {
     end: "failed",
-    problem: { code: "unknown_outcome", message: `Given up by ${principal.name}. ${why}`.trim() },
+    problem: {
+      code: "unknown_outcome",
+      message: `Given up by ${nameFor("customer", principal)}. ${why}`.trim(),
+      ...staffName("Given up", principal, operation.problem),
+    },
   });
   await appendLog(tx, operation.id, [
     {

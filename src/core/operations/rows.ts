@@ -1,5 +1,6 @@
 /** The rows of an operation as the engine reads and writes them. */
 import type { Queryable } from "../../database/client.ts";
+import { type Audience, nameFor, type Principal } from "../access.ts";
 import type { ChangePlan } from "../action.ts";
 import type { Problem } from "../errors.ts";
 import type { OperationState } from "./state.ts";
@@ -82,8 +83,21 @@ export type LogLevel = "info" | "warning" | "error" | "success";
 export interface LogEntry {
   level: LogLevel;
   text: string;
-  /** `staff`: names what a customer must not read (a cloud's request id, its own words). */
-  audience?: "everyone" | "staff";
+  /** `staff`: names what a customer must not read (a cloud's request id, its own words); `customer`: stands for it. */
+  audience?: "everyone" | Audience;
+}
+
+/** A line that names who did it. */
+export function lineBy(
+  person: Pick<Principal, "kind" | "name">,
+  level: LogLevel,
+  text: (name: string) => string,
+): LogEntry[] {
+  if (person.kind === "customer") return [{ level, text: text(person.name) }];
+  return [
+    { level, audience: "staff", text: text(person.name) },
+    { level, audience: "customer", text: text(nameFor("customer", person)) },
+  ];
 }
 
 /** Appends to what the thread tells, and moves the version that cards compare. */

@@ -64,6 +64,8 @@ export interface StepOutcome {
   gone?: boolean;
   /** One line for the thread. */
   note?: string;
+  /** The same for staff alone: ids in the cloud, what its operators have to do. */
+  staffNote?: string;
 }
 
 export type Issued =

@@ -2,6 +2,7 @@
 import type { Queryable } from "../../database/client.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { shortened } from "../option-values.ts";
 
 export interface ImageRow {
   externalId: string;
@@ -44,7 +45,9 @@ export async function findImage(database: Queryable, cloudName: string, typed: s
           .map((row) => row.name)
           .join(", ")}.`
       : `Did you mean ${guess}?`;
-  throw new ServiceError("not_found", `No image "${typed}". ${advice}`, { facts: { option: "image" } });
+  throw new ServiceError("not_found", `No image "${shortened(typed)}". ${advice}`, {
+    facts: { option: "image" },
+  });
 }
 
 /** The one asked for, or the only one that a tenant can use: no guess among several. */
@@ -69,8 +72,8 @@ export async function findNetwork(database: Queryable, cloudName: string, typed:
     const guess = nearest(typed, names);
     const external = rows.some((row) => row.isExternal && row.name.toLowerCase() === typed.toLowerCase());
     const why = external
-      ? `The network "${typed}" is external; servers cannot be put on it directly.`
-      : `No network "${typed}".`;
+      ? `The network "${shortened(typed)}" is external; servers cannot be put on it directly.`
+      : `No network "${shortened(typed)}".`;
     throw new ServiceError(
       "not_found",
       `${why} ${guess === undefined ? `There are ${names.join(", ") || "none"}.` : `Did you mean ${guess}?`}`,

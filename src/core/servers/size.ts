@@ -3,6 +3,7 @@ import type { Queryable } from "../../database/client.ts";
 import type { Cloud, TargetSize } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { shortened } from "../option-values.ts";
 
 export interface PlanRow {
   code: string;
@@ -28,7 +29,9 @@ export async function findPlan(database: Queryable, typed: string): Promise<Plan
   );
   const advice =
     guess === undefined ? `There are ${rows.map((row) => row.code).join(", ")}.` : `Did you mean ${guess}?`;
-  throw new ServiceError("not_found", `No plan "${typed}". ${advice}`, { facts: { option: "plan" } });
+  throw new ServiceError("not_found", `No plan "${shortened(typed)}". ${advice}`, {
+    facts: { option: "plan" },
+  });
 }
 
 interface FlavorRow extends Required<TargetSize> {

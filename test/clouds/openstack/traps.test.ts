@@ -158,7 +158,7 @@ describe("a build", () => {
     const kept = run.verdict.server?.externalId;
     expect(kept).toBe((await here.cloud.findByMarker(operationId))[0]?.externalId);
     expect(run.verdict.output).toEqual({ serverId: kept, twins: ids.filter((id) => id !== kept) });
-    expect(run.verdict.note).toMatch(/must remove/u);
+    expect(run.verdict.staffNote).toMatch(/must remove/u);
     // Undoing it removes both.
     const undo = step.compensation?.({ operation: first.operation, input: planned.input, reference: null });
     if (undo === undefined) throw new Error("no compensation");
@@ -289,13 +289,16 @@ describe("power and password", () => {
     expect(reboots).toHaveLength(1);
   });
 
-  it("a soft restart of a server that is off is refused with a hint", async () => {
+  it("a soft restart and a password of a server that is off are refused with a hint", async () => {
     const here = await start();
     const externalId = await built(here);
     await power(here, externalId, "stop");
     const error = await problemOf(power(here, externalId, "reboot"));
     expect(error).toMatchObject({ code: "cloud_conflict" });
     expect(error.message).toMatch(/off: use "start"/u);
+    const [password] = here.cloud.password({ externalId, secretId: "s" });
+    const late = await problemOf(password ? runStep(here.cloud, password, options()) : Promise.resolve());
+    expect(late.message).toMatch(/must be running/u);
   });
 
   it("no guest agent means no password, with the ways that are left", async () => {

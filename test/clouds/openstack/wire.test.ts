@@ -612,7 +612,7 @@ describe("a delete", () => {
       kind: "done",
       gone: true,
       output: { leftBehind: { floatingIps: ["203.0.113.9"], ports: ["made"], volumes: ["vol-1"] } },
-      note: "Left behind in the cloud: floating IPs 203.0.113.9; ports made; volumes vol-1.",
+      staffNote: "Left behind in the cloud: floating IPs 203.0.113.9; ports made; volumes vol-1.",
     });
   });
 

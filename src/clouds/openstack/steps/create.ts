@@ -168,7 +168,8 @@ async function verify(client: OpenStackClient, context: StepContext): Promise<Ve
     ...(twins.length === 0
       ? {}
       : {
-          note: `A late answer of the cloud made ${twins.length + 1} servers for this order. ${server.id} is kept; the operators must remove ${twins.join(", ")}.`,
+          note: `A late answer of the cloud made ${twins.length + 1} servers for this order. One is kept; our team removes the rest.`,
+          staffNote: `${server.id} is kept; the operators must remove ${twins.join(", ")}.`,
         }),
   };
 }

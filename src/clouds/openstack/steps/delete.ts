@@ -125,11 +125,16 @@ async function goneVerdict(client: OpenStackClient, context: StepContext, inBin:
     ports.length === 0 ? "" : `ports ${ports.join(", ")}`,
     volumes.length === 0 ? "" : `volumes ${volumes.join(", ")}`,
   ].filter((part) => part !== "");
-  const notes = [
-    inBin ? "The cloud keeps it in its bin for a while." : "",
+  const forStaff = [
     parts.length === 0 ? "" : `Left behind in the cloud: ${parts.join("; ")}.`,
     incomplete ? "What it leaves behind could not be looked up." : "",
   ].filter((note) => note !== "");
   const left = parts.length === 0 ? {} : { output: { leftBehind: { floatingIps, ports, volumes } } };
-  return { kind: "done", gone: true, ...left, ...(notes.length === 0 ? {} : { note: notes.join(" ") }) };
+  return {
+    kind: "done",
+    gone: true,
+    ...left,
+    ...(inBin ? { note: "The cloud keeps it in its bin for a while." } : {}),
+    ...(forStaff.length === 0 ? {} : { staffNote: forStaff.join(" ") }),
+  };
 }
