@@ -1,8 +1,11 @@
 /** The only file that knows every folder: builds and connects them. */
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import type { Logger } from "pino";
-import { createApi } from "./api/server.ts";
+import { z } from "zod";
+import { readinessChecks } from "./api/readiness.ts";
+import { createApiServer } from "./api/server.ts";
 import { cardOf } from "./bots/card.ts";
 import { type ConsoleBot, createConsoleBot } from "./bots/console/bot.ts";
 import { createProjector } from "./bots/projector.ts";
@@ -61,6 +64,10 @@ export interface App extends Domain {
   /** Where HTTP is served, once started. */
   url(): string | null;
 }
+
+const { version } = z
+  .object({ version: z.string() })
+  .parse(JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")));
 
 /** How many operations one process runs at a time; waiting ones do not count. */
 const concurrency = 16;
@@ -122,7 +129,13 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
   const has = (role: Role) => settings.roles.includes(role);
   const bots = has("bots") ? openBots(settings, domain) : [];
   const consoleBot = await openConsole(domain, options.console);
-  const api = createApi({ database, jobs, clouds, bots, log });
+  const api = createApiServer({
+    receivers: bots.flatMap((bot) => bot.http ?? []),
+    checks: readinessChecks({ database, pingQueue: () => jobs.ping(), clouds, bots }),
+    log,
+    version,
+  });
+  let listening: { port: number; url: string } | null = null;
   const worker = createWorker(engine, { concurrency });
   const shown = consoleBot === null ? bots : [...bots, consoleBot];
   const projector = createProjector({
@@ -135,7 +148,7 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
   });
   const connector = createConnector({
     allow: settings.policies.allowPrivateWebhooks,
-    ownPorts: () => api.ports(),
+    ownPorts: () => (listening === null ? [] : [listening.port]),
     guard: () => assertOutsideTransaction("a webhook call"),
   });
   const dispatcher = createDispatcher({ database, secrets: engine.secrets, connector, log, wake: jobs.wake });
@@ -143,9 +156,9 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
   return {
     ...domain,
     console: consoleBot,
-    url: () => api.url(),
+    url: () => listening?.url ?? null,
     async start() {
-      if (has("api") || bots.length > 0) await api.listen(settings.port, settings.host);
+      if (has("api") || bots.length > 0) listening = await api.listen(settings);
       if (has("worker")) {
         await schedule(settings, domain);
         worker.start();

@@ -31,12 +31,18 @@ async function main(): Promise<number> {
   const receiver = await startReceiver({ secret, onDelivery: (delivery) => stage.webhook(delivery) });
   const configPath = join(folder, "ratatosk.yaml");
   writeSampleConfig(configPath, { simulator, receiver: { url: receiver.url, secret } });
-  const launch = () => startChild({ stage, configPath, dataDir: join(folder, "data") });
+  const children: Child[] = [];
+  const launch = async () => {
+    const child = await startChild({ stage, configPath, dataDir: join(folder, "data") });
+    children.push(child);
+    return child;
+  };
   try {
     stage.title("Ratatosk: chat → cloud → billing, in one terminal");
     stage.say(`Simulated OpenStack at ${simulator.authUrl}, webhook receiver at ${receiver.url}.`);
     return await play({ stage, simulator, receiver, launch });
   } finally {
+    for (const child of children) child.kill();
     await receiver.close();
     await simulator.close();
     rmSync(folder, { recursive: true, force: true });
@@ -69,7 +75,7 @@ async function play(scene: Play): Promise<number> {
   await second.type("/server list");
   for (const name of ["web-1", "web-2"]) {
     await second.type(`/server delete ${name}`);
-    await second.type("!1 yes");
+    await second.type("!confirm yes");
     await until(() => has(receiver, "server.deleted", name), `${name} is not deleted`);
   }
   await second.type("exit");

@@ -65,7 +65,7 @@ describe("the road of an order", () => {
 
     expect(provisioned).toMatchObject({ state: "succeeded" });
     expect(world.simulator.state.servers).toHaveLength(1);
-    expect((await world.lines(provisioned.id)).join("\n")).toContain("the first request had arrived");
+    expect((await world.lines(provisioned.id)).join("\n")).toContain("answer was lost, but the server is there");
   });
 
   it("answers an order typed twice with the first one's operation", async () => {
