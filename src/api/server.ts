@@ -1,116 +1,182 @@
-/** HTTP: the chat platforms' receivers, health, and one shape for whatever is not there (RFC 9457). */
-import { createServer, type Server } from "node:http";
-import express, { type Express, type Request, type Response } from "express";
+/**
+ * The HTTP side: health, and the bots' receivers, which stand before any body parser because their signatures are over
+ * the raw body (and Bolt refuses JSON events that somebody else has read).
+ */
+import { createServer, type RequestListener, type Server } from "node:http";
+import { setTimeout as delay } from "node:timers/promises";
+import express, { type ErrorRequestHandler, type Express, type Request, type Response } from "express";
 import type { Logger } from "pino";
-import type { Bot } from "../core/bot.ts";
-import type { Clouds } from "../core/cloud.ts";
 import { ServiceError } from "../core/errors.ts";
-import type { Queryable } from "../database/client.ts";
+
+export interface Receiver {
+  path: string;
+  listener: RequestListener;
+}
+
+/** One thing that this process needs, or would like to have. */
+export interface ReadinessCheck {
+  name: string;
+  /** Without it this process is not ready; otherwise it is told, and work goes on or waits. */
+  required: boolean;
+  /** Rejects, or answers `ok: false`. Details are for operators: no secrets, no addresses. */
+  check(): Promise<{ ok: boolean; detail: string }>;
+}
 
 export interface ApiOptions {
-  database: Queryable;
-  /** The queue; `ping` rejects when it is away. */
-  jobs: { ping(): Promise<void> };
-  clouds: Pick<Clouds, "list">;
-  bots: readonly Bot[];
+  receivers: readonly Receiver[];
+  checks: readonly ReadinessCheck[];
   log: Logger;
+  version: string;
 }
 
-export interface Api {
-  /** Throws ServiceError `configuration` when the port is taken. */
-  listen(port: number, host: string): Promise<void>;
-  /** http://127.0.0.1:3000; null before `listen`. */
-  url(): string | null;
-  /** The ports that webhooks may not be sent to. */
-  ports(): readonly number[];
-  close(): Promise<void>;
+export interface ApiServer {
+  /** Throws ServiceError `configuration` when the port cannot be had. Answers where it listens. */
+  listen(address: { host: string; port: number }): Promise<{ host: string; port: number; url: string }>;
+  /** New connections are refused at once, running requests get `graceMs`, then everything is cut. */
+  close(graceMs?: number): Promise<void>;
 }
 
-interface Check {
-  ok: boolean;
-  detail: string;
-}
+const CHECK_TIMEOUT_MS = 2_000;
+const DEFAULT_GRACE_MS = 2_000;
 
-export function createApi(options: ApiOptions): Api {
-  const server = createServer(routes(options));
+export function createApiServer(options: ApiOptions): ApiServer {
+  const server = createServer(createApp(options));
+  // A slow or silent client must not hold a connection for ever.
+  server.requestTimeout = 30_000;
+  server.headersTimeout = 10_000;
   return {
-    listen: (port, host) => listen(server, port, host),
-    url() {
-      const address = server.address();
-      if (address === null || typeof address === "string") return null;
-      const host = address.family === "IPv6" ? `[${address.address}]` : address.address;
-      return `http://${host}:${address.port}`;
-    },
-    ports() {
-      const address = server.address();
-      return address === null || typeof address === "string" ? [] : [address.port];
-    },
-    async close() {
-      if (!server.listening) return;
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      server.closeAllConnections();
-      await closed;
-    },
+    listen: (address) => listen(server, address),
+    close: (graceMs = DEFAULT_GRACE_MS) => close(server, graceMs),
   };
 }
 
-function routes(options: ApiOptions): Express {
-  const web = express();
-  web.disable("x-powered-by");
-  // Before any body parser: a receiver checks the signature of the bytes as they came.
-  for (const { http } of options.bots) if (http !== undefined) web.use(http.path, http.listener);
-  web.get("/healthz", (_request, response) => {
-    response.json({ status: "ok" });
-  });
-  web.get("/readyz", async (_request, response) => {
-    const checks = await checkAll(options);
-    const ready = checks["database"]?.ok === true;
-    response.status(ready ? 200 : 503).json({ status: ready ? "ready" : "not ready", checks });
-  });
-  web.use((request: Request, response: Response) => {
-    response
-      .status(404)
-      .type("application/problem+json")
-      .json({ type: "about:blank", title: "Not Found", status: 404, detail: `There is no ${request.path} here.` });
-  });
-  return web;
-}
-
-/** Only the database decides: without Redis, a cloud or a chat platform there is still work that goes on. */
-async function checkAll({ database, jobs, clouds, bots }: ApiOptions): Promise<Record<string, Check>> {
-  const checks: Record<string, Check> = {
-    database: await attempt(() => database.sql("SELECT 1")),
-    queue: await attempt(() => jobs.ping()),
-  };
-  for (const bot of bots) checks[bot.platform] = bot.status();
-  if (checks["database"]?.ok !== true) return checks;
-  const rows = await database.sql<{ name: string; problem: { message?: string } | null; lastOkAt: Date | null }>(
-    `SELECT name, last_problem AS problem, last_ok_at AS "lastOkAt" FROM clouds WHERE name = ANY($1::text[])`,
-    [clouds.list().map((cloud) => cloud.name)],
-  );
-  for (const { name, problem, lastOkAt } of rows) {
-    const seen = lastOkAt === null ? "not asked yet" : `answered at ${lastOkAt.toISOString()}`;
-    checks[`cloud:${name}`] = { ok: problem === null, detail: problem?.message ?? seen };
-  }
-  return checks;
-}
-
-async function attempt(work: () => Promise<unknown>): Promise<Check> {
-  try {
-    await work();
-    return { ok: true, detail: "answers" };
-  } catch (error) {
-    return { ok: false, detail: error instanceof ServiceError ? error.message : "does not answer; the log says why" };
-  }
-}
-
-async function listen(server: Server, port: number, host: string): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) => {
-      const taken = error.code === "EADDRINUSE";
-      const why = taken ? `${host}:${port} is taken by another program` : `${host}:${port} cannot be listened on (${error.code})`;
-      reject(new ServiceError("configuration", `${why}. Set PORT and HOST to an address that is free here.`, { cause: error }));
+function createApp({ receivers, checks, log, version }: ApiOptions): Express {
+  const app = express();
+  app.disable("x-powered-by");
+  for (const { path, listener } of receivers) {
+    // Not app.use(path, …): that would cut the path off the address which the receiver compares with its own.
+    app.use((request, response, next) => {
+      if (request.path === path) listener(request, response);
+      else next();
     });
-    server.listen(port, host, resolve);
+  }
+  app.get("/healthz", (_request, response) => {
+    response.set("Cache-Control", "no-store").json({ status: "ok", version });
   });
+  app.get("/readyz", async (_request, response) => {
+    const results = await Promise.all(checks.map((check) => run(check)));
+    const isReady = results.every((result) => result.ok || !result.required);
+    response
+      .status(isReady ? 200 : 503)
+      .set("Cache-Control", "no-store")
+      .json({
+        status: isReady ? "ready" : "not ready",
+        checks: Object.fromEntries(
+          results.map(({ name, ok, required, detail }) => [name, { ok, required, detail }]),
+        ),
+      });
+  });
+  app.use((request, response) => {
+    problem(request, response, {
+      status: 404,
+      title: "Not Found",
+      detail: "There is nothing at this address.",
+    });
+  });
+  const onError: ErrorRequestHandler = (error: unknown, request, response, next) => {
+    if (response.headersSent) {
+      next(error);
+      return;
+    }
+    // Express gives what the client did wrong (a bad escape in the address) its own status.
+    const status = clientStatus(error);
+    if (status === undefined) log.error({ err: error, path: request.path }, "a request failed");
+    problem(request, response, {
+      status: status ?? 500,
+      title: status === undefined ? "Internal Server Error" : "Bad Request",
+      detail:
+        status === undefined
+          ? "Something went wrong on our side; the log has the details."
+          : "The request could not be read.",
+    });
+  };
+  app.use(onError);
+  return app;
+}
+
+async function run({ name, required, check }: ReadinessCheck) {
+  const stop = new AbortController();
+  const late = delay(
+    CHECK_TIMEOUT_MS,
+    { ok: false, detail: `no answer within ${CHECK_TIMEOUT_MS} ms` },
+    { signal: stop.signal },
+  );
+  try {
+    return { name, required, ...(await Promise.race([check(), late])) };
+  } catch {
+    // An error's text may have an address or a password in it.
+    return { name, required, ok: false, detail: "failed; the log has the details" };
+  } finally {
+    stop.abort();
+    late.catch(() => {});
+  }
+}
+
+/** RFC 9457. */
+function problem(
+  request: Request,
+  response: Response,
+  { status, title, detail }: { status: number; title: string; detail: string },
+): void {
+  response.status(status).set("Cache-Control", "no-store").type("application/problem+json");
+  response.send(JSON.stringify({ type: "about:blank", title, status, detail, instance: request.path }));
+}
+
+function clientStatus(error: unknown): number | undefined {
+  if (typeof error !== "object" || error === null || !("status" in error)) return undefined;
+  return typeof error.status === "number" && error.status >= 400 && error.status < 500
+    ? error.status
+    : undefined;
+}
+
+async function listen(server: Server, { host, port }: { host: string; port: number }) {
+  await new Promise<void>((resolve, reject) => {
+    const onError = (error: NodeJS.ErrnoException) => reject(listenError(error, host, port));
+    server.once("error", onError);
+    server.listen({ host, port }, () => {
+      server.off("error", onError);
+      resolve();
+    });
+  });
+  const bound = server.address();
+  if (bound === null || typeof bound === "string") throw new Error("The server listens on no address.");
+  const named = bound.family === "IPv6" ? `[${bound.address}]` : bound.address;
+  return { host: bound.address, port: bound.port, url: `http://${named}:${bound.port}` };
+}
+
+function listenError(error: NodeJS.ErrnoException, host: string, port: number): ServiceError {
+  const sentences: Readonly<Record<string, string>> = {
+    EADDRINUSE: `Port ${port} on ${host} is in use by another program. Stop it, or set PORT to another one.`,
+    EACCES: `This user may not listen on port ${port}. Set PORT to one above 1023.`,
+    EADDRNOTAVAIL: `This machine has no address ${host}. Correct HOST (0.0.0.0 is all addresses).`,
+    ENOTFOUND: `The name ${host} has no address. Correct HOST.`,
+  };
+  const sentence =
+    sentences[error.code ?? ""] ??
+    `Cannot listen on ${host}, port ${port} (${error.code ?? error.message}). Correct HOST and PORT.`;
+  return new ServiceError("configuration", sentence, { cause: error });
+}
+
+async function close(server: Server, graceMs: number): Promise<void> {
+  if (!server.listening) return;
+  const closed = new Promise<void>((resolve) => {
+    server.close(() => resolve());
+  });
+  server.closeIdleConnections();
+  const stop = new AbortController();
+  const grace = delay(graceMs, undefined, { signal: stop.signal }).catch(() => {});
+  await Promise.race([closed, grace]);
+  stop.abort();
+  server.closeAllConnections();
+  await closed;
 }
