@@ -102,8 +102,12 @@ async function check(client: OpenStackClient): Promise<ConnectionCheck[]> {
   ];
   const results: ConnectionCheck[] = [];
   for (const [service, look] of checks) {
+    if (results[0]?.ok === false) {
+      results.push({ service, ok: false, detail: "not tried, because identity failed" });
+      continue;
+    }
     try {
-      // oxlint-disable-next-line no-await-in-loop -- one after the other: a dead identity service is told once
+      // oxlint-disable-next-line no-await-in-loop -- identity first: without it none of the others can be asked
       results.push({ service, ok: true, detail: await look() });
     } catch (error) {
       const problem = problemOf(error);

@@ -166,6 +166,18 @@ describe("a build", () => {
     expect(here.simulator.state.servers.every((server) => server.deleted)).toBe(true);
   });
 
+  it("adopts the server that a person names, although another one is marked", async () => {
+    const here = await start();
+    const { planned, operationId } = await build(here);
+    const named = here.simulator.addStranger().id;
+    const context = contextOf(here.cloud, planned, options(operationId));
+    const verdict = await definitionOf(here.cloud, planned.name).verify?.({
+      ...context,
+      reference: { externalId: named },
+    });
+    expect(verdict).toMatchObject({ kind: "done", server: { externalId: named } });
+  });
+
   it("is followed although lists lag behind", async () => {
     const here = await start({ traps: { listLagMs: 300 } });
     expect((await build(here)).run.verdict.kind).toBe("done");

@@ -184,8 +184,12 @@ async function candidates(client: OpenStackClient, context: StepContext): Promis
     if (server !== null) found.push(server);
   }
   const alive = found.filter((server) => stateOf(server) !== "deleted");
-  const failed = alive.filter((server) => stateOf(server) === "error");
-  return [...alive.filter((server) => stateOf(server) !== "error"), ...failed];
+  // What a person named to be adopted comes first, whatever else is there.
+  const rank = (server: NovaServer): number => {
+    if (server.id === context.reference?.["externalId"]) return 0;
+    return stateOf(server) === "error" ? 2 : 1;
+  };
+  return alive.toSorted((a, b) => rank(a) - rank(b));
 }
 
 const FAULTS: readonly (readonly [RegExp, "capacity" | "cloud_failed", string])[] = [

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { ServiceError } from "../../../core/errors.ts";
+import { isServiceError, ServiceError } from "../../../core/errors.ts";
 import type { PlannedStep, StepContext, StepDefinition, Verdict } from "../../../core/operations/step.ts";
 import type { OpenStackClient } from "../client.ts";
 import { actOnServer, findAction, findServer, remoteServerOf } from "../compute.ts";
@@ -31,7 +31,9 @@ export function passwordStep(client: OpenStackClient): StepDefinition {
         serverId,
         { changePassword: { adminPass: password } },
         { timeoutMs: callTimeoutMs, signal: context.signal, secrets: [password] },
-      );
+      ).catch((error: unknown) => {
+        throw isServiceError(error, "cloud_conflict") ? notRunning(error) : error;
+      });
       return {
         kind: "wait",
         reference: answer.requestId === undefined ? {} : { requestId: answer.requestId },
@@ -40,6 +42,20 @@ export function passwordStep(client: OpenStackClient): StepDefinition {
     },
     verify: (context) => verify(client, context),
   };
+}
+
+/** Locked and busy have their own sentences. */
+function notRunning(error: ServiceError): ServiceError {
+  if (error.facts["locked"] === true || error.retryable) return error;
+  return new ServiceError(
+    "cloud_conflict",
+    "The server must be running for its password to be set, so nothing was changed. Start it, then try again.",
+    {
+      cause: error,
+      facts: error.facts,
+      ...(error.staffDetail === undefined ? {} : { staffDetail: error.staffDetail }),
+    },
+  );
 }
 
 async function verify(client: OpenStackClient, context: StepContext): Promise<Verdict> {
