@@ -165,10 +165,13 @@ async function showAnswer(talk: Talk, answer: Answer, channel: string): Promise<
       await showView(talk, answer.view);
       return;
     case "operation":
-      // What was asked for before has its card where it was asked for; there is nothing of this line's to follow.
-      if (!answer.existing) {
-        talk.follower.follow({ operationId: answer.operationId, publicId: answer.publicId, channel });
-      }
+      // What was asked for before has its card where it was asked for.
+      talk.follower.follow({
+        operationId: answer.operationId,
+        publicId: answer.publicId,
+        channel,
+        hasCard: !answer.existing,
+      });
       await talk.screen.say(answer.view.text ?? answer.view.title, answer.view.tone);
       return;
     case "form":

@@ -9,6 +9,8 @@ interface Followed {
   operationId: string;
   publicId: string;
   channel: string;
+  /** Its card is shown in this channel. */
+  hasCard: boolean;
 }
 
 export interface Follower {
@@ -43,7 +45,7 @@ export function createFollower({ cards, screen, stateOf }: FollowerOptions): Fol
       const state = await stateOf(one.operationId);
       const stage = state === null ? "ended_badly" : stageOf[state];
       if (stage !== "live") {
-        if (!(await shown(one.channel, stage))) await tell(one, state);
+        if (!one.hasCard || !(await shown(one.channel, stage))) await tell(one, state);
         return stage === "awaiting" || stage === "ended_well";
       }
       await Promise.race([changed, sleep(pollMs)]);

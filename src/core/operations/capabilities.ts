@@ -72,6 +72,14 @@ export function invalidButton(): ServiceError {
   );
 }
 
+/** Past the point of no return there is nothing to cancel. */
+export async function withdrawCancel(tx: Queryable, operationId: string): Promise<void> {
+  await tx.sql(
+    `DELETE FROM capabilities WHERE operation_id = $1 AND action = 'ops.cancel' AND offered_in = 'live'`,
+    [operationId],
+  );
+}
+
 /** Marks it used, by compare-and-set. Throws ServiceError `expired`, or `conflict` with who was first. */
 export async function useCapability(tx: Queryable, token: string, principal: Principal): Promise<Capability> {
   const used = await tx.sql<Capability>(

@@ -6,6 +6,7 @@ import type { Transaction } from "../../database/client.ts";
 import { newId } from "../../database/id.ts";
 import type { RemoteServer } from "../cloud.ts";
 import { type Problem, problemOf, ServiceError } from "../errors.ts";
+import { offerButtons, withdrawCancel } from "./capabilities.ts";
 import { fenced, park } from "./claim.ts";
 import { beginCompensation } from "./compensate.ts";
 import { applyOutcome, needAttention } from "./end.ts";
@@ -93,6 +94,7 @@ async function recordIntent(run: Run, { step, definition }: At): Promise<StepRow
        WHERE id = $1`,
       [row.id],
     );
+    if (definition.pointOfNoReturn !== undefined) await withdrawCancel(tx, row.id);
     tx.afterCommit(() => run.engine.wake.nudge("cards"));
     return { ...step, ...rows[0], state: "intent" };
   });
@@ -144,6 +146,7 @@ async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
       const text = `${problem.message} Nothing was done; trying again for ${minutes} min.`;
       await appendLog(tx, row.id, [{ level: "warning", text }, ...staffLine(problem)]);
     }
+    if (!at.step.inDoubt) await offerButtons(tx, row, "waiting");
     const backoffMs = Math.min(longestBackoffMs, firstBackoffMs * 2 ** (at.step.attempt - 1));
     await park(tx, row.id, { afterMs: backoffMs });
     tx.afterCommit(() => engine.wake.nudge("cards"));
