@@ -21,7 +21,6 @@ export type CustomerSettings = z.output<typeof CustomerEntry>;
 export type WebhookSettings = z.output<typeof WebhookEntry>;
 export type PolicySettings = z.output<typeof Policies>;
 export type ChannelSettings = z.output<typeof Channels>;
-export type ChannelAddress = ChannelSettings["operations"][number];
 export type StaffSettings = z.output<typeof StaffMember> & { id: string };
 export interface PlanSettings {
   code: string;

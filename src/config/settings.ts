@@ -23,7 +23,6 @@ import {
 
 export type { DiscordSettings, SlackSettings } from "./chat.ts";
 export type {
-  ChannelAddress,
   ChannelSettings,
   CloudSettings,
   CustomerSettings,
@@ -50,7 +49,7 @@ export interface Settings {
   dataDir: string;
   databaseUrl: string | undefined;
   redisUrl: string | undefined;
-  /** Checked by core/secrets/master-key.ts. */
+  /** 32 bytes in base64 or hex. */
   secretKey: string | undefined;
   slack: SlackSettings | undefined;
   discord: DiscordSettings | undefined;
@@ -108,6 +107,13 @@ function readProcess(environment: EnvironmentReader, options: ReadSettingsOption
       "leave out --roles, or set DATABASE_URL so that other processes can do the rest",
     );
   }
+  const secretKey = environment.text("RATATOSK_SECRET_KEY");
+  if (secretKey !== undefined && !isKey(secretKey)) {
+    problems.add(
+      "RATATOSK_SECRET_KEY is not a key of 32 bytes in base64 or hex",
+      "make one with: openssl rand -base64 32",
+    );
+  }
   // Their values are for clouds that may not be configured; a wrong one is told all the same.
   environment.integer("OPENSTACK_TIMEOUT", { min: 1, max: 600, fallback: 30, unit: "seconds" });
   environment.integer("PROXMOX_API_TIMEOUT", { min: 1, max: 600, fallback: 30, unit: "seconds" });
@@ -123,7 +129,7 @@ function readProcess(environment: EnvironmentReader, options: ReadSettingsOption
     logLevel: environment.oneOf("LOG_LEVEL", logLevels, "info"),
     roles: chosen,
     dataDir: resolve(options.cwd, environment.text("RATATOSK_DATA_DIR") ?? ".data"),
-    secretKey: environment.text("RATATOSK_SECRET_KEY"),
+    secretKey,
     sync: {
       enabled: environment.flag("OPENSTACK_SYNC_ENABLED", true),
       intervalMs:
@@ -150,4 +156,9 @@ function readRoles(wanted: string | undefined, problems: Problems): Role[] {
     }
   }
   return roles.filter((role) => names.includes(role));
+}
+
+function isKey(text: string): boolean {
+  if (/^[0-9a-f]{64}$/i.test(text)) return true;
+  return /^[A-Za-z0-9+/_-]+={0,2}$/.test(text) && Buffer.from(text, "base64").length === 32;
 }

@@ -164,6 +164,7 @@ policies: { allowPrivateWebhooks: [10.0.0.0/33] }
     LOG_LEVEL: "inf",
     DATABASE_URL: "mysql://canary@x/y",
     RATATOSK_SECRET: "canary-key",
+    RATATOSK_SECRET_KEY: "canary-short",
     SLACK_SIGNING_SECRETS: "canary-sign",
     SLACK_APP_TOKEN: "xoxb-canary",
     DISCORD_TOKEN: "canary-discord",
