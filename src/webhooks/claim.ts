@@ -108,32 +108,49 @@ interface ClaimedRow {
   customerRef: string | null;
 }
 
-/** In the order of the feed. */
-export async function claim(database: Database, options: ClaimOptions): Promise<Claimed[]> {
+export interface Claim {
+  /** In the order of the feed. */
+  readonly claimed: Claimed[];
+  /** Endpoints that were given all they had room for, so more may be waiting. */
+  readonly filled: string[];
+  /** There may be endpoints with something due that this claim did not come to. */
+  readonly moreLanes: boolean;
+}
+
+const NOTHING: Claim = { claimed: [], filled: [], moreLanes: false };
+
+export async function claim(database: Database, options: ClaimOptions): Promise<Claim> {
   const [waiting] = await database.sql<{ any: boolean }>(
     "SELECT EXISTS (SELECT 1 FROM public.deliveries WHERE state = 'pending' AND next_attempt_at <= clock()) AS any",
   );
-  if (waiting?.any !== true) return [];
+  if (waiting?.any !== true) return NOTHING;
   return await database.transaction((tx) => claimInside(tx, options));
 }
 
-async function claimInside(tx: Transaction, options: ClaimOptions): Promise<Claimed[]> {
+async function claimInside(tx: Transaction, options: ClaimOptions): Promise<Claim> {
   const { owner, loads, laneLimit } = options;
   const full = [...loads].filter(([, load]) => load >= laneLimit).map(([endpointId]) => endpointId);
   const lanes = await tx.sql<{ id: string }>(LOCK_LANES, [owner, full]);
-  if (lanes.length === 0) return [];
+  if (lanes.length === 0) return NOTHING;
   const lease = `${owner}/${options.claimNumber}`;
+  const rooms = new Map(lanes.map(({ id }) => [id, laneLimit - (loads.get(id) ?? 0)]));
   const claimedAtSteadyMs = performance.now();
   // A second statement, because its snapshot must be taken under the locks: the first one's may be older than a claim that
   // another dispatcher has just committed.
   const rows = await tx.sql<ClaimedRow>(CLAIM, [
     owner,
-    lanes.map(({ id }) => id),
-    lanes.map(({ id }) => laneLimit - (loads.get(id) ?? 0)),
+    [...rooms.keys()],
+    [...rooms.values()],
     lease,
     options.leaseMs,
   ]);
-  return rows.map((row) => claimedFrom(row, lease, claimedAtSteadyMs));
+  const claimed = rows.map((row) => claimedFrom(row, lease, claimedAtSteadyMs));
+  const counts = Map.groupBy(claimed, ({ endpoint }) => endpoint.id);
+  return {
+    claimed,
+    filled: [...rooms].filter(([id, room]) => counts.get(id)?.length === room).map(([id]) => id),
+    moreLanes: lanes.length === LANES_PER_CLAIM && claimed.length > 0,
+  };
 }
 
 function claimedFrom(row: ClaimedRow, lease: string, claimedAtSteadyMs: number): Claimed {

@@ -66,21 +66,13 @@ const RECORDING_MARGIN_MS = 3_000;
 export function createDispatcher(options: DispatcherOptions): Dispatcher {
   const { database, log, leaseMs = 30_000, laneLimit = 32, sweepMs = 1_000 } = options;
   const owner = randomUUID();
-  const keysBySecret = new Map<string, readonly Buffer[]>();
   const context: AttemptContext = {
     connector: options.connector,
     log,
     random: options.random ?? Math.random,
     userAgent: options.userAgent ?? "ratatosk",
     maxTimeoutMs: leaseMs - RECORDING_MARGIN_MS,
-    async keys(secretId) {
-      // A secret's row never changes; a new secret is a new row.
-      const known = keysBySecret.get(secretId);
-      if (known) return known;
-      const keys = parseSecrets(await options.secrets.read(database, secretId));
-      keysBySecret.set(secretId, keys);
-      return keys;
-    },
+    keys: keyring(options),
   };
   const counts = emptyTick();
   const recorder = createRecorder({
@@ -114,9 +106,21 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
     counts.deliveries += deliveries;
     if (events >= FAN_OUT_BATCH) loop.kick();
     claimNumber += 1;
-    const claimed = await claim(database, { owner, claimNumber, leaseMs, laneLimit, loads: lanes.loads() });
+    const loads = lanes.loads();
+    for (const [endpointId, load] of loads) {
+      if (load >= laneLimit) lanes.expectMore(endpointId);
+    }
+    const { claimed, filled, moreLanes } = await claim(database, {
+      owner,
+      claimNumber,
+      leaseMs,
+      laneLimit,
+      loads,
+    });
     counts.claimed += claimed.length;
-    lanes.admit(claimed, laneLimit);
+    lanes.admit(claimed);
+    for (const endpointId of filled) lanes.expectMore(endpointId);
+    if (moreLanes) loop.kick();
   }
 
   return {
@@ -138,6 +142,16 @@ export function createDispatcher(options: DispatcherOptions): Dispatcher {
       await Promise.race([drained, tooLong]);
       clearTimeout(deadline);
     },
+  };
+}
+
+function keyring({ database, secrets }: DispatcherOptions): (secretId: string) => Promise<readonly Buffer[]> {
+  // A secret's row never changes; a new secret is a new row.
+  const known = new Map<string, readonly Buffer[]>();
+  return async (secretId) => {
+    const keys = known.get(secretId) ?? parseSecrets(await secrets.read(database, secretId));
+    known.set(secretId, keys);
+    return keys;
   };
 }
 

@@ -11,15 +11,17 @@ export interface LanesOptions {
   readonly send: (claimed: Claimed) => Promise<AttemptRecord>;
   readonly record: (record: AttemptRecord) => Promise<void>;
   readonly release: (claimed: Claimed) => Promise<void>;
-  /** A lane that was filled to its limit has room again, so more may be waiting for it. */
+  /** A lane for which more may be waiting has room again. */
   readonly onRoom: () => void;
 }
 
 export interface Lanes {
   /** What each endpoint's lane holds, sent or not. */
   loads(): ReadonlyMap<string, number>;
-  /** Takes deliveries over and begins to send. `limit` is what one lane may hold. */
-  admit(claimed: readonly Claimed[], limit: number): void;
+  /** Takes deliveries over and begins to send. */
+  admit(claimed: readonly Claimed[]): void;
+  /** More may be waiting for this lane than it could take: `onRoom` is called when it can. */
+  expectMore(endpointId: string): void;
   /** Gives back everything that is not under way. */
   releaseQueued(): void;
   /** When nothing is queued, under way or unrecorded. */
@@ -29,7 +31,7 @@ export interface Lanes {
 interface Lane {
   queue: Claimed[];
   sending: number;
-  full: boolean;
+  more: boolean;
   /** Answers that ask for a pause or an end and are not recorded yet: until then nothing more is taken for this lane. */
   closing: number;
 }
@@ -60,7 +62,7 @@ export function createLanes(options: LanesOptions): Lanes {
     if (record.outcome === "throttled" || record.outcome === "gone") {
       // First the pause or the end, then what it holds back: the other way round it would be claimed again at once.
       const held = lane.queue.splice(0);
-      lane.full = false;
+      lane.more = false;
       lane.closing += 1;
       await options.record(record);
       await Promise.all(held.map((each) => options.release(each)));
@@ -69,8 +71,8 @@ export function createLanes(options: LanesOptions): Lanes {
       return;
     }
     pump(endpointId, lane);
-    if (lane.full && lane.queue.length <= options.width) {
-      lane.full = false;
+    if (lane.more && lane.queue.length <= options.width) {
+      lane.more = false;
       options.onRoom();
     }
     await options.record(record);
@@ -84,18 +86,20 @@ export function createLanes(options: LanesOptions): Lanes {
           lane.closing > 0 ? Number.POSITIVE_INFINITY : lane.sending + lane.queue.length,
         ]),
       ),
-    admit(claimed, limit) {
+    admit(claimed) {
       for (const each of claimed) {
-        const lane = lanes.get(each.endpoint.id) ?? { queue: [], sending: 0, full: false, closing: 0 };
+        const lane = lanes.get(each.endpoint.id) ?? { queue: [], sending: 0, more: false, closing: 0 };
         lanes.set(each.endpoint.id, lane);
         lane.queue.push(each);
       }
       for (const endpointId of new Set(claimed.map(({ endpoint }) => endpoint.id))) {
         const lane = lanes.get(endpointId);
-        if (lane === undefined) continue;
-        lane.full = lane.queue.length + lane.sending >= limit;
-        pump(endpointId, lane);
+        if (lane !== undefined) pump(endpointId, lane);
       }
+    },
+    expectMore(endpointId) {
+      const lane = lanes.get(endpointId);
+      if (lane !== undefined) lane.more = true;
     },
     releaseQueued() {
       for (const [endpointId, lane] of lanes) {

@@ -13,7 +13,7 @@ import { clean, eachBackend, moveClock } from "../support/database.ts";
 import { addCustomer, addEvent, addServer, attempts, createWorld, deliveries, type World } from "./world.ts";
 
 function signatureOf(request: Received | undefined): Record<string, string> {
-  const { headers } = request ?? { headers: {} };
+  const headers: Received["headers"] = request?.headers ?? {};
   const names = ["webhook-id", "webhook-timestamp", "webhook-signature"];
   return Object.fromEntries(names.map((name) => [name, String(headers[name])]));
 }
@@ -371,7 +371,7 @@ eachBackend("dispatcher", (database) => {
       await world.endpoints({ url: receiver.url });
       const id = await addEvent(database());
       await fanOut(database());
-      expect((await claim(database(), claimOptions("dead"))).length).toBe(1);
+      expect((await claim(database(), claimOptions("dead"))).claimed.length).toBe(1);
       await moveClock(database(), 29_000);
       expect(await world.dispatcher().tick()).toMatchObject({ claimed: 0 });
       await moveClock(database(), 31_000);
@@ -384,7 +384,7 @@ eachBackend("dispatcher", (database) => {
       const secret = await world.endpoints({ url: receiver.url });
       const id = await addEvent(database());
       await fanOut(database());
-      const [claimed] = await claim(database(), claimOptions("dead"));
+      const [claimed] = (await claim(database(), claimOptions("dead"))).claimed;
       if (!claimed) throw new Error("nothing was claimed");
       expect(await attempt(claimed, contextOf(world, secret))).toMatchObject({ outcome: "delivered" });
       // Here the process is gone.
@@ -473,12 +473,13 @@ eachBackend("dispatcher", (database) => {
       const claims = await Promise.all(
         ["p", "q", "r"].map((owner) => claim(database(), claimOptions(owner))),
       );
-      const ids = claims.flat().map(({ deliveryId }) => deliveryId);
+      const all = claims.flatMap(({ claimed }) => claimed);
+      const ids = all.map(({ deliveryId }) => deliveryId);
       expect(new Set(ids).size).toBe(ids.length);
       expect(ids.length).toBeGreaterThan(0);
       // A lane is one dispatcher's at a time.
       const ownersByLane = new Map<string, Set<string>>();
-      for (const { endpoint, lease } of claims.flat())
+      for (const { endpoint, lease } of all)
         ownersByLane.set(endpoint.id, (ownersByLane.get(endpoint.id) ?? new Set()).add(lease));
       for (const owners of ownersByLane.values()) expect(owners.size).toBe(1);
     });
@@ -537,6 +538,21 @@ eachBackend("dispatcher", (database) => {
       await addEvent(database());
       wake.nudge("events");
       expect(receiver.requests.length).toBe(50);
+    });
+
+    it("more endpoints than one claim comes to are served without a sweep", async () => {
+      const receiver = await statuses(200);
+      const total = 130;
+      await world.endpoints(...Array.from({ length: total }, (_, n) => ({ url: `${receiver.url}${n}` })));
+      await addEvent(database());
+      const dispatcher = world.dispatcher({ sweepMs: 3_600_000 });
+      dispatcher.start();
+      try {
+        await vi.waitFor(() => expect(receiver.requests.length).toBe(total), { timeout: 15_000 });
+      } finally {
+        await dispatcher.stop();
+      }
+      expect(new Set(receiver.requests.map(({ path }) => path)).size).toBe(total);
     });
 
     it("the sweep finds what no nudge told of", async () => {

@@ -114,7 +114,7 @@ eachBackend("fan-out", (database) => {
   it("never shows a reader of the feed a smaller position later, under concurrent writers and fan-outs", async () => {
     const servers = await Promise.all([1, 2, 3].map(() => addServer(database())));
     const perWriter = 25;
-    let writing = true;
+    const state = { writing: true };
     let seen = 0n;
 
     async function write(index: number): Promise<void> {
@@ -131,13 +131,13 @@ eachBackend("fan-out", (database) => {
     }
     async function place(): Promise<void> {
       for (;;) {
-        const wasWriting = writing;
+        const wasWriting = state.writing;
         const { events } = await fanOut(database(), 7);
         if (events === 0 && !wasWriting) return;
       }
     }
     async function read(): Promise<void> {
-      while (writing) {
+      while (state.writing) {
         const rows = await database().sql<{ position: bigint }>(
           "SELECT position FROM events WHERE position > $1 ORDER BY position",
           [seen],
@@ -150,7 +150,7 @@ eachBackend("fan-out", (database) => {
       }
     }
     const writers = Promise.all([0, 1, 2, 3].map(write)).finally(() => {
-      writing = false;
+      state.writing = false;
     });
     await Promise.all([writers, place(), place(), read()]);
     await fanOut(database());

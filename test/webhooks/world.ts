@@ -50,13 +50,17 @@ export function createWorld(database: () => Database): World {
       }),
     async endpoints(...list) {
       const secret = generateSecret();
-      const full = list.map((each, index) => ({
-        name: `endpoint-${index + 1}`,
-        secret: index === 0 ? secret : generateSecret(),
-        events: ["*"],
-        format: "standard",
-        ...each,
-      }));
+      const full = list.map((each, index) =>
+        Object.assign(
+          {
+            name: `endpoint-${index + 1}`,
+            secret: index === 0 ? secret : generateSecret(),
+            events: ["*"],
+            format: "standard",
+          },
+          each,
+        ),
+      );
       await syncEndpoints(database(), secrets, full);
       return full[0]?.secret ?? secret;
     },
