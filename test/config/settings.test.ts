@@ -178,6 +178,7 @@ policies: { allowPrivateWebhooks: [10.0.0.0/33] }
       "unknown variable with the nearest name",
       /RATATOSK_SECRET is not known — did you mean "RATATOSK_SECRET_KEY"/,
     ],
+    ["key", /^RATATOSK_SECRET_KEY is not a key of 32 bytes/],
     [
       "mistyped variable of a platform",
       /SLACK_SIGNING_SECRETS is not known — did you mean "SLACK_SIGNING_SECRET"/,
