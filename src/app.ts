@@ -19,11 +19,12 @@ import { createEntrance } from "./core/dispatch.ts";
 import { readLines, renderCard } from "./core/operations/card.ts";
 import { releaseLeases } from "./core/operations/claim.ts";
 import type { Engine } from "./core/operations/engine.ts";
-import { createWorker } from "./core/operations/worker.ts";
 import { stateOfOperation } from "./core/operations/find.ts";
+import { createWorker } from "./core/operations/worker.ts";
 import { createPeople, type People } from "./core/people/identify.ts";
 import { syncPeople } from "./core/people/sync.ts";
 import type { Entrance } from "./core/request.ts";
+import { dropOldRows } from "./core/retention.ts";
 import { createSecretBox, dropExpiredSecrets } from "./core/secrets/box.ts";
 import { checkKeyIds, loadMasterKey } from "./core/secrets/master-key.ts";
 import { scheduleSync } from "./core/sync/schedule.ts";
@@ -75,7 +76,10 @@ const patienceMs = 2 * 60_000;
 const minuteMs = 60_000;
 
 /** Throws ServiceError `configuration` and the database's own errors. */
-export async function openDomain(settings: Settings, options: Pick<AppOptions, "log" | "inMemory">): Promise<Domain> {
+export async function openDomain(
+  settings: Settings,
+  options: Pick<AppOptions, "log" | "inMemory">,
+): Promise<Domain> {
   const { log } = options;
   const key = loadMasterKey({ secretKey: settings.secretKey, dataDir: settings.dataDir });
   const clouds = createClouds(
@@ -110,8 +114,8 @@ export async function openDomain(settings: Settings, options: Pick<AppOptions, "
     const people = createPeople({ database, staff: settings.staff, customers: settings.customers });
     const entrance = createEntrance({ engine, identify: people.identify });
     const close = async () => {
-      await clouds.close();
       await jobs.close();
+      await clouds.close();
       await database.close();
     };
     return { database, jobs, clouds, engine, people, entrance, close };
@@ -159,13 +163,12 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
     url: () => listening?.url ?? null,
     async start() {
       if (has("api") || bots.length > 0) listening = await api.listen(settings);
-      if (has("worker")) {
-        await schedule(settings, domain);
-        worker.start();
-      }
+      if (has("worker")) worker.start();
       if (has("dispatcher")) dispatcher.start();
       await Promise.all(bots.map((bot) => bot.start()));
       if (shown.length > 0) projector.start();
+      // Last, because it waits for the first look at each cloud, and one that is down takes its time.
+      if (has("worker")) await schedule(settings, domain);
     },
     async close() {
       await Promise.all(shown.map((bot) => bot.stop()));
@@ -211,6 +214,9 @@ async function openConsole(domain: Domain, wanted: AppOptions["console"]): Promi
 async function schedule(settings: Settings, { database, jobs, clouds, engine }: Domain): Promise<void> {
   jobs.schedule("secrets.expire", minuteMs, async () => {
     await dropExpiredSecrets(database);
+  });
+  jobs.schedule("retention", 60 * minuteMs, async () => {
+    await dropOldRows(database, settings.policies.retention);
   });
   // No autovacuum runs in one process.
   if (database.mode === "embedded") jobs.schedule("database.vacuum", 60 * minuteMs, () => vacuum(database));

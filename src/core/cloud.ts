@@ -73,6 +73,8 @@ export interface RemoteServer {
   markers: string[];
   /** Why it is in the state `error`, in the cloud's words; staff only. */
   fault?: string;
+  /** What the provider must know again (PVE: node, SMBIOS uuid, boot disk); kept on the server's row, staff only. */
+  data?: Record<string, unknown>;
 }
 
 export interface RemoteFlavor {
@@ -122,6 +124,8 @@ export const ProvisionOrder = z.object({
   /** The secret that holds the first password; set in the guest at first boot. */
   passwordSecretId: z.string(),
   defaultUser: z.string().nullable(),
+  /** PVE: where to build it; chosen by room when absent. */
+  node: z.string().optional(),
 });
 export type ProvisionOrder = z.infer<typeof ProvisionOrder>;
 

@@ -55,6 +55,7 @@ export function contextOf(cloud: Cloud, planned: PlannedStep, options: RunOption
     reference: null,
     issuedAt: new Date(),
     externalId: null,
+    serverData: {},
     cloud,
     database: noDatabase,
     log: pino({ level: "silent" }),

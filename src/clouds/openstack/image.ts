@@ -6,6 +6,7 @@ export function getImage(client: OpenStackClient, id: string, signal?: AbortSign
   return client.read({ service: "image", path: `/images/${encodeURIComponent(id)}`, signal }, GlanceImage);
 }
 
+/** What servers can be made of. A snapshot holds one customer's disk, so it is nobody else's image. */
 export async function listImages(client: OpenStackClient, signal?: AbortSignal): Promise<RemoteImage[]> {
   const { rows } = await client.list({
     service: "image",
@@ -16,7 +17,8 @@ export async function listImages(client: OpenStackClient, signal?: AbortSignal):
     item: GlanceImage,
     signal,
   });
-  return rows.map((image) => ({
+  const offered = rows.filter((image) => image.image_type !== "snapshot" && image.image_type !== "backup");
+  return offered.map((image) => ({
     externalId: image.id,
     name: image.name ?? image.id,
     status: image.status ?? "unknown",

@@ -97,6 +97,8 @@ export const GlanceImage = z.looseObject({
   min_disk: z.number().nullish(),
   hw_qemu_guest_agent: z.string().nullish(),
   os_admin_user: z.string().nullish(),
+  /** Nova sets it on what it makes of a server: "snapshot", "backup". */
+  image_type: z.string().nullish(),
 });
 export type GlanceImage = z.infer<typeof GlanceImage>;
 

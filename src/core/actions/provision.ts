@@ -47,7 +47,7 @@ const Details = z.object({
 
 export const serverProvision = defineOperation<ProvisionInput>({
   name: "server.provision",
-  summary: "Make a server from a plan",
+  summary: "Make a new server",
   audience: ["staff", "customer"],
   permission: "server.change",
   risk: "change",

@@ -46,7 +46,7 @@ export async function cancelAtBoundary(
         code: "cancelled",
         message: "Cancelled.",
         // Only the name is kept, and it may be one of the team's.
-        staffDetail: `Asked for by ${row.cancelRequestedBy ?? "somebody"}.`,
+        staffDetail: `Cancelled by ${row.cancelRequestedBy ?? "somebody"}.`,
       },
     });
   });

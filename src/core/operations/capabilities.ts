@@ -96,8 +96,9 @@ export async function useCapability(tx: Queryable, token: string, principal: Pri
   );
   const by = rows[0]?.usedBy;
   if (!by) throw invalidButton();
+  if (by === principal.name) throw new ServiceError("conflict", "You have used this button already.");
   // Only the name is kept, and it may be one of the team's.
-  const who = principal.kind === "customer" && by !== principal.name ? "Somebody" : by;
+  const who = principal.kind === "customer" ? "Somebody" : by;
   throw new ServiceError("conflict", `${who} was first: this button has been used already.`);
 }
 

@@ -106,7 +106,9 @@ function headline(operation: OperationRow, audience: Audience): string {
     return `${label}, cancel asked for${by}.`;
   }
   if (operation.problem === null) return `${label}.`;
-  return `${label}: ${operation.problem.message}`;
+  const { message } = operation.problem;
+  // "Cancelled by our team …" says it itself.
+  return message.startsWith(label) ? message : `${label}: ${message}`;
 }
 
 const shownFields: Record<string, [string, (value: unknown) => string]> = {
@@ -207,8 +209,9 @@ const buttonTexts: Record<string, Omit<ViewButton, "token">> = {
 const staffButtons = new Set(["ops.abandon"]);
 
 async function buttonsOf(database: Queryable, operation: CardRow, audience: Audience): Promise<ViewButton[]> {
-  // What our team started is the team's to decide.
-  if (audience === "customer" && operation.requesterKind !== "customer") return [];
+  // What our team started is the team's to decide, and what is on a server that changed hands is nobody's.
+  const isSold = operation.serverId !== null && operation.serverName === null;
+  if (audience === "customer" && (operation.requesterKind !== "customer" || isSold)) return [];
   const rows = await database.sql<{ token: string; action: string }>(
     `SELECT token, action FROM capabilities
      WHERE operation_id = $1 AND offered_in = $2 AND used_at IS NULL AND expires_at > clock() ORDER BY action DESC`,

@@ -97,11 +97,9 @@ export async function closeWaits(tx: Transaction, operationId: string): Promise<
 function closingLine(end: End, problem: Problem | null, effects: EndEffects) {
   if (end === "succeeded") return { level: "success" as const, text: effects.note ?? "Done." };
   if (end === "expired") return { level: "warning" as const, text: problem?.message ?? "Expired." };
-  if (end === "cancelled") return { level: "warning" as const, text: effects.note ?? "Cancelled." };
-  return {
-    level: "error" as const,
-    text: [problem?.message ?? "Failed.", effects.note].filter(Boolean).join(" "),
-  };
+  const [level, otherwise] =
+    end === "cancelled" ? (["warning", "Cancelled."] as const) : (["error", "Failed."] as const);
+  return { level, text: [problem?.message ?? otherwise, effects.note].filter(Boolean).join(" ") };
 }
 
 /** Nobody looked at the server since: it is what it was before. */

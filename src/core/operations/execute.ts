@@ -381,8 +381,8 @@ async function contextOf(run: Run, { operation, step }: At, call?: Call): Promis
   const rows =
     operation.serverId === null
       ? []
-      : await engine.database.sql<{ externalId: string | null }>(
-          `SELECT external_id AS "externalId" FROM servers WHERE id = $1`,
+      : await engine.database.sql<{ externalId: string | null; serverData: Record<string, unknown> }>(
+          `SELECT external_id AS "externalId", provider_data AS "serverData" FROM servers WHERE id = $1`,
           [operation.serverId],
         );
   call?.requireTime();
@@ -401,6 +401,7 @@ async function contextOf(run: Run, { operation, step }: At, call?: Call): Promis
     reference: step.reference,
     issuedAt: step.issuedAt ?? new Date(0),
     externalId: rows[0]?.externalId ?? null,
+    serverData: rows[0]?.serverData ?? {},
     get cloud() {
       return cloudOf(engine, operation);
     },

@@ -44,6 +44,8 @@ export interface StepContext {
   issuedAt: Date;
   /** The id of the server in its cloud, when there is one yet. */
   externalId: string | null;
+  /** What the provider kept on the server's row (RemoteServer.data). */
+  serverData: Record<string, unknown>;
   /** Throws ServiceError `configuration` when the operation touches none, or one that is no longer configured. */
   cloud: Cloud;
   /** For steps of our own, such as a sync; never held across a remote call. */

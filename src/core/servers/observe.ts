@@ -46,7 +46,7 @@ export async function applyObserved(
   await database.sql(
     `UPDATE servers SET external_id = $2, state = $3, provider_status = $4, vcpus = COALESCE(NULLIF($5::int, 0), vcpus),
        memory_mib = COALESCE(NULLIF($6::int, 0), memory_mib), disk_gib = COALESCE(NULLIF($7::int, 0), disk_gib),
-       addresses = $8, synced_at = clock(), missing_since = NULL WHERE id = $1`,
+       addresses = $8, provider_data = provider_data || $9::jsonb, synced_at = clock(), missing_since = NULL WHERE id = $1`,
     [
       serverId,
       remote.externalId,
@@ -56,6 +56,7 @@ export async function applyObserved(
       remote.memoryMib,
       remote.diskGib,
       remote.addresses,
+      remote.data ?? {},
     ],
   );
   if (before.state !== remote.state) {
