@@ -166,8 +166,6 @@ export interface Cloud {
   /** How often the watcher asks while something is waited for. Milliseconds. */
   readonly watchEveryMs: number;
 
-  /** The network (name or id) of servers whose plan names none; null when it is not configured. */
-  readonly defaultNetwork: string | null;
   /** Sizes come from a catalogue of flavors (OpenStack), or apply directly (PVE). */
   readonly usesFlavors: boolean;
 

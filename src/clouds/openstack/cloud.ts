@@ -39,7 +39,6 @@ export function createOpenStackCloud(options: OpenStackCloudOptions, runtime: Op
     settleMs: 60_000,
     watchEveryMs: 2_000,
     usesFlavors: true,
-    defaultNetwork: options.network ?? null,
     steps: [
       createStep(client),
       discardStep(client),

@@ -34,8 +34,6 @@ export interface OpenStackCloudOptions {
   verifyTls?: boolean;
   /** PEM file. */
   caFile?: string;
-  /** Name or id of the network of servers whose plan names none. */
-  network?: string;
   /** Service type ("compute", "image", "network") → its URL, instead of the catalogue's. */
   endpointOverrides?: Record<string, string>;
 }

@@ -180,7 +180,7 @@ async function networkFor(
   database: Queryable,
   { cloud, sold, typed }: { cloud: Cloud; sold: PlanRow; typed: string | undefined },
 ) {
-  const configured = sold.targets[cloud.name]?.network ?? cloud.defaultNetwork ?? undefined;
+  const configured = sold.targets[cloud.name]?.network;
   try {
     return await findNetwork(database, cloud.name, typed ?? configured);
   } catch (error) {
