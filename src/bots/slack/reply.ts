@@ -30,16 +30,17 @@ async function operationMessage(
   whereabouts: Whereabouts,
 ): Promise<SlackMessage> {
   const { view, publicId, existing } = answer;
-  const title = `${existing ? "Already asked for: " : ""}${plain(view.title, 300)}`;
+  const title = plain(view.title, 300);
+  // The text of a new one names it; that nothing new was started goes without saying.
+  const said = existing ? `Already asked for: ${title}` : paragraph(view.text ?? title, 2000);
   const place =
     whereabouts.card === "here" ? "Its card is in this channel." : "Its card is in our direct messages.";
   const link = existing ? await whereabouts.linkTo(answer.operationId) : null;
   const where = link === null ? place : `<${link}|Open its card>`;
-  const details = view.text === undefined ? [] : [paragraph(view.text, 2000)];
   return {
-    text: escapeTo([title, ...details, publicId].join("\n"), 3000),
+    text: escapeTo(`${said}\n${publicId}`, 3000),
     blocks: [
-      ...sections([title, ...details]),
+      ...sections([said]),
       { type: "context", elements: [{ type: "mrkdwn", text: `${escape(plain(publicId))} · ${where}` }] },
     ],
   };

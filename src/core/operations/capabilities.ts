@@ -80,8 +80,14 @@ export async function withdrawCancel(tx: Queryable, operationId: string): Promis
   );
 }
 
+/** PostgreSQL takes no NUL, and a token has none. */
+function looksLikeToken(token: string): boolean {
+  return /^[\w-]{1,64}$/.test(token);
+}
+
 /** Marks it used, by compare-and-set. Throws ServiceError `expired`, or `conflict` with who was first. */
 export async function useCapability(tx: Queryable, token: string, principal: Principal): Promise<Capability> {
+  if (!looksLikeToken(token)) throw invalidButton();
   const used = await tx.sql<Capability>(
     `UPDATE capabilities c SET used_at = clock(), used_by = $2 FROM operations o
      WHERE c.token = $1 AND c.used_at IS NULL AND c.expires_at > clock() AND o.id = c.operation_id AND ${ownOperations(3)}
@@ -108,8 +114,7 @@ export async function findCapability(
   token: string,
   principal: Principal,
 ): Promise<Capability | null> {
-  // PostgreSQL takes no NUL, and a token has none.
-  if (!/^[\w-]{1,64}$/.test(token)) return null;
+  if (!looksLikeToken(token)) return null;
   const rows = await database.sql<Capability>(
     `SELECT ${capabilityColumns} FROM capabilities c JOIN operations o ON o.id = c.operation_id
      WHERE c.token = $1 AND ${ownOperations(2)}`,
