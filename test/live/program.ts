@@ -3,10 +3,10 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { stringify } from "yaml";
+import { until } from "./report.ts";
 
 export interface ProgramOptions {
   /** Of this run: configuration, data and log. */
@@ -28,7 +28,7 @@ export interface Program {
   kill(): Promise<void>;
 }
 
-/** Resolves when it listens. Throws with its log when it ends before that. */
+/** Resolves when it answers. Throws with its log when it ends before. */
 export async function startProgram(options: ProgramOptions): Promise<Program> {
   const { folder, port } = options;
   const configPath = join(folder, "ratatosk.yaml");
@@ -52,20 +52,23 @@ export async function startProgram(options: ProgramOptions): Promise<Program> {
       ...(options.databaseUrl === undefined ? {} : { DATABASE_URL: options.databaseUrl }),
       ...(options.redisUrl === undefined ? {} : { REDIS_URL: options.redisUrl }),
     },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["ignore", "ignore", "pipe"],
   });
   child.stderr.pipe(createWriteStream(logPath, { flags: "a" }));
   const ended = once(child, "exit").then(([code]) => code as number | null);
-  const listening = Promise.withResolvers<void>();
-  createInterface({ input: child.stdout }).on("line", (line) => {
-    if (line.startsWith("Listening on")) listening.resolve();
+  let code: number | null | undefined;
+  void ended.then((exit) => {
+    code = exit;
   });
-  void ended.then((code) =>
-    listening.reject(
-      new Error(`The program ended with exit code ${code}:\n${readFileSync(logPath, "utf8").slice(-2000)}`),
-    ),
-  );
-  await listening.promise;
+  // Not its banner: that waits for the first look at the cloud, and people may type before.
+  await until("the program's health", 60_000, async () => {
+    if (code !== undefined) {
+      throw new Error(
+        `The program ended with exit code ${code}:\n${readFileSync(logPath, "utf8").slice(-2000)}`,
+      );
+    }
+    return isHealthy(port);
+  });
   return {
     pid: child.pid,
     stop: () => {
@@ -77,6 +80,14 @@ export async function startProgram(options: ProgramOptions): Promise<Program> {
       await ended;
     },
   };
+}
+
+async function isHealthy(port: number): Promise<boolean> {
+  try {
+    return (await fetch(`http://127.0.0.1:${port}/healthz`)).ok;
+  } catch {
+    return false;
+  }
 }
 
 function configOf({ cloud, webhook }: ProgramOptions) {

@@ -50,9 +50,10 @@ export async function failedResize(world: World): Promise<void> {
     after?.status === "ERROR" ? /State: error/ : /State: active/,
     shown.text,
   );
-  await world.nova.removeMetadata(server.id, "osr_fail");
-  report.note("An operator repairs the cloud (the metadata osr_fail is taken away).");
+  // A host that gave up in the middle leaves ERROR, in which Nova changes no metadata.
   if (after?.status === "ERROR") await change(world, `/server power ${name} action:reset`, /^Done\.$/);
+  await nova.removeMetadata(server.id, "osr_fail");
+  report.note("An operator repairs the cloud (the metadata osr_fail is taken away).");
   const retried = await press(world, alice, ended.card, "Retry");
   const again = await follow(world, otherThan(ended.operation, retried.text), "a failed resize, tried again");
   report.check("tried again, the card's end", "Done.", again.outcome);

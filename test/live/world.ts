@@ -54,7 +54,8 @@ export async function type(world: World, who: Person, line: string, channel?: st
 export async function press(world: World, who: Person, card: Message, label: string): Promise<Reply> {
   world.report.did(who.name, `presses [ ${label} ]`);
   const reply = await who.press(card, label);
-  world.report.saw(reply.text.replace(secretShown(reply.text), "(the password)"));
+  const secret = secretShown(reply.text);
+  world.report.saw(secret === "" ? reply.text : reply.text.replace(secret, "(the password)"));
   return reply;
 }
 
