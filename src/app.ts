@@ -9,13 +9,15 @@ import { createApiServer } from "./api/server.ts";
 import { cardOf } from "./bots/card.ts";
 import { type ConsoleBot, createConsoleBot } from "./bots/console/bot.ts";
 import { createProjector } from "./bots/projector.ts";
-import { createSlackBot } from "./bots/slack/app.ts";
+import { createSlackBot, type SlackBotOptions } from "./bots/slack/app.ts";
 import { type CloudRegistry, createClouds } from "./clouds/index.ts";
+import type { SlackSettings } from "./config/chat.ts";
 import type { Role, Settings } from "./config/settings.ts";
 import type { Policies } from "./core/action.ts";
 import { createRegistry } from "./core/actions/index.ts";
 import type { Bot } from "./core/bot.ts";
 import { createEntrance } from "./core/dispatch.ts";
+import { ServiceError } from "./core/errors.ts";
 import { readLines, renderCard } from "./core/operations/card.ts";
 import { releaseLeases } from "./core/operations/claim.ts";
 import type { Engine } from "./core/operations/engine.ts";
@@ -180,20 +182,29 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
   };
 }
 
-function openBots({ slack }: Settings, { engine, entrance, database }: Domain): Bot[] {
-  if (slack?.signingSecret === undefined) return [];
-  return [
-    createSlackBot({
-      token: slack.botToken,
-      signingSecret: slack.signingSecret,
-      apiUrl: slack.apiUrl,
-      commandPrefix: slack.commandPrefix,
-      entrance,
-      registry: engine.registry,
-      log: engine.log,
-      cardOf: (operationId) => cardOf(database, operationId, "slack"),
-    }),
-  ];
+function openBots({ slack }: Settings, domain: Domain): Bot[] {
+  const bots: Bot[] = [];
+  if (slack !== undefined) bots.push(openSlack(slack, domain));
+  return bots;
+}
+
+function openSlack(slack: SlackSettings, { engine, entrance, database }: Domain): Bot {
+  return createSlackBot({
+    token: slack.botToken,
+    ingress: ingressOf(slack),
+    apiUrl: slack.apiUrl,
+    commandPrefix: slack.commandPrefix,
+    entrance,
+    registry: engine.registry,
+    log: engine.log,
+    cardOf: (operationId) => cardOf(database, operationId, "slack"),
+  });
+}
+
+function ingressOf({ appToken, signingSecret }: SlackSettings): SlackBotOptions["ingress"] {
+  if (appToken !== undefined) return { kind: "socket", appToken };
+  if (signingSecret !== undefined) return { kind: "http", signingSecret };
+  throw new ServiceError("configuration", "Slack needs SLACK_APP_TOKEN or SLACK_SIGNING_SECRET; set one.");
 }
 
 async function openConsole(domain: Domain, wanted: AppOptions["console"]): Promise<ConsoleBot | null> {

@@ -101,10 +101,9 @@ function bannerOf(app: App, sandbox: Sandbox | null, settings: Settings): string
     );
   }
   const url = app.url();
-  if (url !== null)
-    lines.push(
-      `Listening on ${url} (/healthz, /readyz${settings.slack === undefined ? "" : ", /slack/events"}).`,
-    );
+  const { slack } = settings;
+  const receivers = slack === undefined || slack.appToken !== undefined ? "" : ", /slack/events";
+  if (url !== null) lines.push(`Listening on ${url} (/healthz, /readyz${receivers}).`);
   return lines.filter((line) => line !== undefined).join("\n");
 }
 

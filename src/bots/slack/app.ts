@@ -1,12 +1,5 @@
-/** The Slack bot over signed HTTP: @slack/bolt verifies and routes, the files beside this one answer. */
-import type { IncomingMessage, RequestListener } from "node:http";
-import {
-  App,
-  type BlockAction,
-  type ButtonAction,
-  ExpressReceiver,
-  type ViewSubmitAction,
-} from "@slack/bolt";
+/** The Slack bot: @slack/bolt verifies and routes, the files beside this one answer. */
+import { App, type BlockAction, type ButtonAction, type ViewSubmitAction } from "@slack/bolt";
 import type { Logger } from "pino";
 import type { ActionRegistry } from "../../core/action.ts";
 import type { Bot } from "../../core/bot.ts";
@@ -14,23 +7,21 @@ import type { Entrance } from "../../core/request.ts";
 import { createSlackApi } from "./api.ts";
 import { handleButton } from "./buttons.ts";
 import { handleCommand } from "./commands.ts";
-import { createConnection } from "./connection.ts";
+import { type Connection, createConnection } from "./connection.ts";
 import type { SlackContext } from "./context.ts";
 import { FORM_CALLBACK, INPUT_PATTERN } from "./form.ts";
+import { createIngress, type Ingress, type IngressSettings } from "./ingress.ts";
 import { boltLogger } from "./logger.ts";
 import { createSlackMessenger } from "./messenger.ts";
 import { handleSubmit, handleSuggest } from "./modal.ts";
 
-export const SLACK_PATH = "/slack/events";
-/** Bolt refuses timestamps older than 5 minutes but takes any from the future (measured with 5.1.0). */
-const MAX_AHEAD_MS = 60_000;
 const ACK_BUDGET_MS = 2_000;
 const FIRST_RETRY_MS = 1_000;
 const STOP_TIMEOUT_MS = 5_000;
 
 export interface SlackBotOptions {
   token: string;
-  signingSecret: string;
+  ingress: IngressSettings;
   /** Slack's API base URL; absent: the real one. */
   apiUrl?: string | undefined;
   /** Put before each command's name: "rt-" makes `/rt-server`. */
@@ -47,9 +38,10 @@ export interface SlackBotOptions {
 }
 
 export function createSlackBot(options: SlackBotOptions): Bot {
-  const { token, signingSecret, entrance, registry, log, now = Date.now } = options;
-  const api = createSlackApi({ token, apiUrl: options.apiUrl, log });
-  const connection = createConnection({ api, log, firstRetryMs: options.firstRetryMs ?? FIRST_RETRY_MS });
+  const { token, entrance, registry, log, apiUrl, now = Date.now, firstRetryMs = FIRST_RETRY_MS } = options;
+  const api = createSlackApi({ token, apiUrl, log });
+  const connection = createConnection({ api, log, firstRetryMs });
+  const ingress = createIngress({ settings: options.ingress, apiUrl, log, now, firstRetryMs });
   const running = new Set<Promise<void>>();
   const context: SlackContext = {
     entrance,
@@ -68,15 +60,8 @@ export function createSlackBot(options: SlackBotOptions): Bot {
       }
     },
   };
-  const receiver = new ExpressReceiver({
-    signingSecret,
-    logger: boltLogger(log),
-    // With and without its path: `app.use(path, listener)` takes the path off.
-    endpoints: { whole: SLACK_PATH, mounted: "/" },
-  });
-  receiver.app.disable("x-powered-by");
   const app = new App({
-    receiver,
+    receiver: ingress.receiver,
     logger: boltLogger(log),
     // Bolt would ask Slack for auth.test before the first listener runs; our own token needs no asking, so commands are
     // answered also while Slack's API is down.
@@ -92,21 +77,30 @@ export function createSlackBot(options: SlackBotOptions): Bot {
   return {
     platform: "slack",
     messenger: createSlackMessenger(api),
-    http: { path: SLACK_PATH, listener: refuseFuture(receiver.app, { now, log }) },
+    ...(ingress.http === undefined ? {} : { http: ingress.http }),
     start() {
       connection.start();
+      ingress.start();
       return Promise.resolve();
     },
     async stop() {
       connection.stop();
+      ingress.endIntake();
       const timeout = AbortSignal.timeout(STOP_TIMEOUT_MS);
       const ended = new Promise<void>((resolve) =>
         timeout.addEventListener("abort", () => resolve(), { once: true }),
       );
       await Promise.race([Promise.allSettled(running), ended]);
+      await ingress.stop();
     },
-    status: () => connection.status(),
+    status: () => statusOf(ingress, connection),
   };
+}
+
+/** A socket that is not open is the more urgent news: without it nobody is heard. */
+function statusOf(ingress: Ingress, connection: Connection): { ok: boolean; detail: string } {
+  const [way, token] = [ingress.status(), connection.status()];
+  return way.ok ? token : way;
 }
 
 function register(app: App, context: SlackContext, track: (work: Promise<void>) => Promise<void>): void {
@@ -124,25 +118,6 @@ function register(app: App, context: SlackContext, track: (work: Promise<void>) 
     log.error({ err: error }, "slack: a listener failed");
     return Promise.resolve();
   });
-}
-
-function refuseFuture(
-  next: RequestListener,
-  { now, log }: { now: () => number; log: Logger },
-): RequestListener {
-  return (request, response) => {
-    if (timestampOf(request) - now() > MAX_AHEAD_MS) {
-      log.warn("slack: a request from the future was refused; check this machine's clock if it goes on");
-      response.writeHead(401).end();
-      return;
-    }
-    next(request, response);
-  };
-}
-
-/** Milliseconds; NaN when the header is missing or no number, which Bolt's check of the signature refuses. */
-function timestampOf(request: IncomingMessage): number {
-  return Number(request.headers["x-slack-request-timestamp"]) * 1000;
 }
 
 function linkOf(handle: string | null, workspaceUrl: string | null): string | null {

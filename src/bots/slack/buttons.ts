@@ -2,7 +2,7 @@
 import type { AckFn, BlockAction, ButtonAction, RespondFn } from "@slack/bolt";
 import type { Principal } from "../../core/access.ts";
 import { summaryOf } from "./api.ts";
-import { openModal, placeOf, type SlackContext } from "./context.ts";
+import { acknowledge, openModal, placeOf, type SlackContext } from "./context.ts";
 import { secretModal } from "./form.ts";
 import type { SlackMessage } from "./message.ts";
 import { identify } from "./person.ts";
@@ -19,7 +19,7 @@ export async function handleButton(
   context: SlackContext,
   { body, payload, ack, respond }: ButtonArgs,
 ): Promise<void> {
-  await ack();
+  await acknowledge(context, () => ack());
   const message = await press(context, body, payload);
   if (message !== undefined) {
     await respond({ response_type: "ephemeral", replace_original: false, ...message });

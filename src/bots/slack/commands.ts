@@ -3,7 +3,7 @@ import type { AckFn, RespondArguments, RespondFn, SlashCommand } from "@slack/bo
 import type { Principal } from "../../core/access.ts";
 import { helpView } from "../../core/help.ts";
 import { parseCommand } from "../command.ts";
-import { openModal, placeOf, type SlackContext } from "./context.ts";
+import { acknowledge, openModal, placeOf, type SlackContext } from "./context.ts";
 import { late, within } from "./deadline.ts";
 import { renderView } from "./message.ts";
 import { identify, type Sender, workspaceOf } from "./person.ts";
@@ -21,12 +21,12 @@ export async function handleCommand(
 ): Promise<void> {
   const work = answer(context, command);
   const inTime = await within(work, context.ackBudgetMs);
-  if (inTime !== late && inTime.kind === "message") {
-    // Needs no call to Slack, no membership in the channel, and has no rate limit.
-    await ack({ response_type: "ephemeral", ...inTime.message });
-    return;
-  }
-  await ack();
+  // Needs no call to Slack, no membership in the channel, and has no rate limit.
+  const said = inTime !== late && inTime.kind === "message" ? inTime.message : undefined;
+  const taken = await acknowledge(context, () =>
+    ack(said === undefined ? undefined : { response_type: "ephemeral", ...said }),
+  );
+  if (taken && said !== undefined) return;
   const reply = await work;
   const message =
     reply.kind === "message" ? reply.message : await openModal(context, command.trigger_id, reply.modal);

@@ -43,6 +43,23 @@ export function placeOf(
   };
 }
 
+/**
+ * False when Slack no longer takes it: more than 3 s have passed, or the socket that the request came by is gone. What was
+ * asked for is done all the same.
+ */
+export async function acknowledge(
+  { log }: Pick<SlackContext, "log">,
+  send: () => Promise<void>,
+): Promise<boolean> {
+  try {
+    await send();
+    return true;
+  } catch (error) {
+    log.warn({ reason: summaryOf(error) }, "slack: an acknowledgement could not be sent");
+    return false;
+  }
+}
+
 /** Opens a modal, or says in a sentence why it did not open. A trigger_id serves once, for 3 s. */
 export async function openModal(
   context: SlackContext,

@@ -1,6 +1,6 @@
 /** The Slack app manifest, made from the registry: paste it at api.slack.com/apps, "Create app from a manifest". */
 import type { ActionRegistry } from "../../core/action.ts";
-import { SLACK_PATH } from "./app.ts";
+import { SLACK_PATH } from "./ingress.ts";
 import { clip } from "./text.ts";
 
 /**

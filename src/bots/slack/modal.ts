@@ -5,7 +5,7 @@ import type { Action } from "../../core/action.ts";
 import { isServiceError } from "../../core/errors.ts";
 import type { Answer } from "../../core/request.ts";
 import { summaryOf } from "./api.ts";
-import { type Place, placeOf, type SlackContext } from "./context.ts";
+import { acknowledge, type Place, placeOf, type SlackContext } from "./context.ts";
 import { late, within } from "./deadline.ts";
 import { MAX_CHOICES, MAX_OPTION_VALUE, option, readForm, renderForm, viewModal } from "./form.ts";
 import { identify, workspaceOf } from "./person.ts";
@@ -24,17 +24,15 @@ export async function handleSubmit(context: SlackContext, { body, ack }: SubmitA
   const work = submit(context, body);
   const inTime = await within(work, context.ackBudgetMs);
   if (inTime !== late) {
-    await ack(inTime ?? undefined);
+    await acknowledge(context, () => ack(inTime ?? undefined));
     return;
   }
-  await ack({
-    response_action: "update",
-    view: viewModal({
-      title: "Working on it",
-      tone: "progress",
-      text: "This takes longer than usual; wait here.",
-    }),
+  const view = viewModal({
+    title: "Working on it",
+    tone: "progress",
+    text: "This takes longer than usual; wait here.",
   });
+  await acknowledge(context, () => ack({ response_action: "update", view }));
   const outcome = await work;
   try {
     await context.api.trigger.views.update({ view_id: body.view.id, view: lateView(outcome) });
@@ -144,7 +142,7 @@ export interface SuggestArgs {
 export async function handleSuggest(context: SlackContext, { body, ack }: SuggestArgs): Promise<void> {
   const found = await within(suggestions(context, body), context.ackBudgetMs);
   if (found === late) context.log.warn({ option: body.block_id }, "slack: suggestions came too late");
-  await ack({ options: found === late ? [] : found });
+  await acknowledge(context, () => ack({ options: found === late ? [] : found }));
 }
 
 async function suggestions(context: SlackContext, body: BlockSuggestion): Promise<types.PlainTextOption[]> {

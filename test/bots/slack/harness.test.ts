@@ -160,7 +160,7 @@ describe.skipIf(HARNESS === undefined)("Slack's stand-in (skipped without TEST_S
     const log = pino({ level: "silent" });
     bot = createSlackBot({
       token: "xoxb-test-token",
-      signingSecret: "test-signing-secret",
+      ingress: { kind: "http", signingSecret: "test-signing-secret" },
       apiUrl: `${HARNESS ?? ""}/api/`,
       entrance,
       registry: sampleRegistry,

@@ -47,7 +47,7 @@ export async function slackRig(
   const log: string[] = [];
   const bot = createSlackBot({
     token: "xoxb-test",
-    signingSecret: SECRET,
+    ingress: { kind: "http", signingSecret: SECRET },
     apiUrl: slack.url,
     entrance,
     registry: sampleRegistry,
