@@ -1,6 +1,6 @@
 /** Cuts a command's text into words, forgiving what chat programs do to text: links, entities, smart quotes, dashes. */
 import { ServiceError } from "../core/errors.ts";
-import { cleanText } from "../core/option-values.ts";
+import { cleanText, quoteFamilies } from "../core/option-values.ts";
 
 export type Word =
   | { kind: "bare"; text: string; quoted: boolean; raw: string }
@@ -8,9 +8,6 @@ export type Word =
   | { kind: "pair"; key: string; text: string; quoted: boolean; raw: string }
   /** `--dry-run`, without the dashes. */
   | { kind: "flag"; text: string; quoted: false; raw: string };
-
-/** Any member closes what any other has opened: phones and Slack mix them. A backtick is Slack's code mark. */
-const quoteFamilies = ['"“”„‟«»', "'‘’‚‛", "`"] as const;
 
 /** Throws ServiceError `invalid_input` for a quote that is not closed. */
 export function commandWords(text: string): Word[] {

@@ -130,10 +130,14 @@ export function asTyped(option: Pick<Option, "name">, text: string): string {
   return `${option.name}:${quotedIfNeeded(value)}`;
 }
 
+/** What the grammar takes for a quote: phones and Slack mix the members of a family. A backtick is Slack's code mark. */
+export const quoteFamilies = ['"“”„‟«»', "'‘’‚‛", "`"] as const;
+
 /** A value as command.ts reads it back. */
 export function quotedIfNeeded(value: string): string {
-  if (value !== "" && !/[\s"'`\\“”„«»‘’]/.test(value)) return value;
-  return `"${value.replace(/["\\]/g, "\\$&")}"`;
+  const special = /[\s\\]/.test(value) || [...quoteFamilies.join("")].some((quote) => value.includes(quote));
+  if (value !== "" && !special) return value;
+  return `"${[...value].map((letter) => (`\\${quoteFamilies[0]}`.includes(letter) ? `\\${letter}` : letter)).join("")}"`;
 }
 
 /** A valid way to give the option, for help and errors. */
