@@ -76,7 +76,7 @@ SELECT c.id AS "deliveryId", c.attempt_count AS "attemptCount", clock() AS "clai
        n.secret_id AS "secretId", n.timeout_ms AS "timeoutMs",
        e.id AS "eventId", e.type, e.occurred_at AS "occurredAt", e.position, e.sequence,
        e.data::text AS "dataJson", e.staff_data::text AS "staffDataJson",
-       s.public_id AS "serverPublicId", CASE WHEN n.customer_id IS NULL OR o.customer_id = n.customer_id THEN o.public_id END AS "operationPublicId", p.ref AS "customerRef"
+       s.public_id AS "serverPublicId", o.public_id AS "operationPublicId", p.ref AS "customerRef"
   FROM claimed c
   JOIN public.endpoints n ON n.id = c.endpoint_id
   JOIN public.events e ON e.id = c.event_id

@@ -1,7 +1,10 @@
-/**
- * Group commit: whatever has come while one group is being written is the next group. One transaction for many, without
- * waiting for more.
- */
+/** Group commit: one transaction for all that comes within a moment, or while the group before is being written. */
+import { setTimeout } from "node:timers/promises";
+
+// Too short to matter to anybody, long enough for the answers that are on their way: the embedded database would otherwise
+// finish each group before the next answer is read, and every group would be of one.
+const GATHER_MS = 2;
+
 export interface GroupWriter<Item> {
   /** Resolves when the item was handed to `write`, whether that succeeded or not. */
   add(item: Item): Promise<void>;
@@ -14,6 +17,7 @@ export function groupWriter<Item>(write: (items: Item[]) => Promise<void>): Grou
   let next: Promise<void> | undefined;
 
   async function writeWaiting(): Promise<void> {
+    await setTimeout(GATHER_MS);
     await writing;
     const items = waiting;
     waiting = [];

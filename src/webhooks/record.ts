@@ -17,6 +17,8 @@ export interface Recorded {
   readonly at: Date;
 }
 
+// Only what is pending has a lease. Saying so here as well would make the planner go through the whole backlog by the index of
+// the pending ones, when it has no statistics yet.
 const WRITE_ATTEMPTS = `
 WITH attempt AS (
   SELECT * FROM jsonb_to_recordset($1::jsonb) AS a(
@@ -28,7 +30,7 @@ WITH attempt AS (
          next_attempt_at = CASE WHEN a.state = 'pending' THEN clock() + a."nextInMs" * interval '1 millisecond' END,
          delivered_at = CASE WHEN a.state = 'delivered' THEN clock() END
     FROM attempt a
-   WHERE d.id = a."deliveryId" AND d.lease_by = a.lease AND d.state = 'pending'
+   WHERE d.id = a."deliveryId" AND d.lease_by = a.lease
   RETURNING d.id, d.attempt_count
 ), inserted AS (
   INSERT INTO public.attempts
@@ -120,7 +122,7 @@ export async function releaseDeliveries(database: Database, claimed: readonly Cl
   await database.sql(
     `UPDATE public.deliveries d SET lease_by = NULL, lease_until = NULL, next_attempt_at = clock()
        FROM unnest($1::uuid[], $2::text[]) AS given(id, lease)
-      WHERE d.id = given.id AND d.lease_by = given.lease AND d.state = 'pending'`,
+      WHERE d.id = given.id AND d.lease_by = given.lease`,
     [claimed.map(({ deliveryId }) => deliveryId), claimed.map(({ lease }) => lease)],
   );
 }
