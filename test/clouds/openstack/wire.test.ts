@@ -276,6 +276,24 @@ describe("microversion", () => {
   });
 });
 
+describe("images", () => {
+  it("leaves out what was made of a customer's server", async () => {
+    keystone();
+    const image = (id: string) => ({ id, name: id, status: "active" });
+    nock(GLANCE)
+      .get("/v2/images")
+      .query({ limit: "200" })
+      .reply(200, {
+        images: [
+          image("debian"),
+          { ...image("adas-disk"), image_type: "snapshot", instance_uuid: "i" },
+          { ...image("adas-backup"), image_type: "backup" },
+        ],
+      });
+    expect((await open().cloud.listImages()).map(({ externalId }) => externalId)).toEqual(["debian"]);
+  });
+});
+
 describe("pages", () => {
   const row = (id: string) => ({ id, name: id, status: "ACTIVE" });
 
