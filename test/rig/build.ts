@@ -55,7 +55,10 @@ export async function build(config: RigConfig, reached: Engine["reached"]): Prom
   };
   const key = loadMasterKey({ secretKey: Buffer.alloc(32, 7).toString("base64"), dataDir: "/nonexistent" });
   const engine: Engine = {
-    ...{ database, clouds, log, reached },
+    database,
+    clouds,
+    log,
+    reached,
     registry: createRegistry(),
     secrets: createSecretBox(key),
     wake: localWake(),
@@ -92,6 +95,6 @@ function cloudOf(simulator: SimulatorAddress, log: Engine["log"]): Cloud {
     ...cloud,
     settleMs,
     watchEveryMs: 250,
-    steps: cloud.steps.map((step) => ({ ...step, callTimeoutMs })),
+    steps: cloud.steps.map((step) => Object.assign({}, step, { callTimeoutMs })),
   };
 }

@@ -107,7 +107,7 @@ async function rowsOf(database: Database) {
          WHERE previous_hash <> expected) AS "brokenAuditLinks",
       (SELECT count(*)::int FROM slots WHERE operation_id IS NOT NULL) AS "heldSlots",
       (SELECT count(*)::int FROM waits WHERE resolved_at IS NULL) AS "openWaits",
-      (SELECT count(DISTINCT operation_id)::int FROM operation_log WHERE text LIKE '%the first request had arrived%') AS adoptions`);
+      (SELECT count(DISTINCT operation_id)::int FROM operation_log WHERE text LIKE '%Going on with it.') AS adoptions`);
   if (rows[0] === undefined) throw new Error("no counts");
   return rows[0];
 }

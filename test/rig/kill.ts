@@ -78,7 +78,9 @@ async function play(config: Omit<RigConfig, "worker" | "crashAt">): Promise<bool
     const enteredMs = performance.now() - began;
     await armFaults(config.simulator.url, lostAnswers);
     const supervisor = supervise({
-      ...{ config, workers: wanted.workers, timesEachPoint: wanted.timesEachPoint },
+      config,
+      workers: wanted.workers,
+      timesEachPoint: wanted.timesEachPoint,
       random: randomOf(wanted.seed),
     });
     await untilDone(own.database, began);

@@ -63,7 +63,10 @@ function enterOne(entrance: Entrance, index: number, meantToFail: boolean): Prom
   return entrance.dispatch({
     action: "server.provision",
     options: {
-      ...{ name: `web-${index}`, customer, plan: "s", image: "debian-12" },
+      name: `web-${index}`,
+      customer,
+      plan: "s",
+      image: "debian-12",
       ...(meantToFail ? { metadata: "osr_fail=spawn" } : {}),
     },
     principal: { kind: "staff", id: "sam", name: "Sam", role: "operator" },
@@ -81,11 +84,10 @@ export async function armFaults(simulatorUrl: string, probability: number): Prom
     { ...creates, id: "lost answer", kind: "drop_after", probability },
     { ...deletes, id: "lost answer of a delete", kind: "drop_after", probability },
     { ...creates, id: "never arrived", kind: "drop", probability: probability / 3 },
-    ...[0.2, 0.5, 1].map((part) => ({
-      ...creates,
-      id: `held ${part * longestHoldMs} ms`,
-      ...{ kind: "delay", delayMs: part * longestHoldMs, probability: 0.06 },
-    })),
+    ...[0.2, 0.5, 1].map((part) => {
+      const delayMs = part * longestHoldMs;
+      return Object.assign({ id: `held ${delayMs} ms`, kind: "delay", delayMs, probability: 0.06 }, creates);
+    }),
   ];
   const response = await fetch(`${simulatorUrl}/_sim/faults`, {
     method: "POST",

@@ -8,7 +8,7 @@ import { type CrashPoint, crashPoints } from "../../src/core/operations/engine.t
 import type { RigConfig } from "./build.ts";
 
 const execArgv = ["--liftoff-only", "--disable-warning=ExperimentalWarning"];
-const frozenShare = 0.08;
+const frozenShare = 0.12;
 
 export function spawn(file: string, env: Record<string, string>): ChildProcess {
   const path = fileURLToPath(new URL(file, import.meta.url));
