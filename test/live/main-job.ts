@@ -109,7 +109,8 @@ export async function resize(world: World, name: string): Promise<void> {
   const card = await showing(world, reply.operation, /Waiting for the cloud/);
   const busy = await type(world, bob, `/server power ${name} action:stop`);
   report.check("another order on a busy server", new RegExp(`${reply.operation}.*holds it since`), busy.text);
-  const late = await press(world, alice, card, "Cancel");
+  report.check("a button to cancel what cannot be stopped half-way", 0, buttonsOf(card).length);
+  const late = await type(world, alice, `/ops cancel ${reply.operation}`);
   report.check("cancel in the middle of a resize", /Too late to cancel/, late.text);
   const ended = await follow(world, reply.operation, "resize");
   report.check("the card's end", "Done.", ended.outcome);
@@ -161,7 +162,7 @@ export async function power(world: World, name: string): Promise<void> {
 }
 
 export async function cancel(world: World): Promise<void> {
-  const { report, alice } = world;
+  const { report, alice, bob } = world;
   report.title("Cancel a slow build with its button");
   const name = world.named("slow");
   const reply = await type(
@@ -170,6 +171,8 @@ export async function cancel(world: World): Promise<void> {
     `/server provision ${name} customer:ada plan:t image:debian-12 metadata:osr_delay=20`,
   );
   const card = await showing(world, reply.operation, /starting the server|preparing/);
+  const held = await type(world, bob, `/server power ${name} action:stop`);
+  report.check("another order on it", new RegExp(`${reply.operation}.*holds it since`), held.text);
   await press(world, alice, card, "Cancel");
   const ended = await follow(world, reply.operation, "cancel a build");
   report.check("the card's end", "Cancelled.", ended.outcome);

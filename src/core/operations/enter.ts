@@ -6,7 +6,7 @@ import type { ActionContext, ChangePlan, OperationAction } from "../action.ts";
 import { recordAudit } from "../audit/record.ts";
 import type { Origin } from "../bot.ts";
 import { hashOf } from "../canonical.ts";
-import { ServiceError } from "../errors.ts";
+import { isServiceError, ServiceError } from "../errors.ts";
 import { offerButtons } from "./capabilities.ts";
 import { addCard } from "./card.ts";
 import { endOperation } from "./end.ts";
@@ -62,7 +62,7 @@ export async function enterOperation(context: TransactionContext, request: Enter
   });
   const earlier = await findByKey(context, request.idempotencyKey, requestHash);
   if (earlier !== null) return earlier;
-  const plan = await request.action.plan(context, request.input);
+  const plan = await planOf(context, request);
   await requireFreeLock(context, request.action, plan.lockKey);
   const prepared = await request.action.prepare?.(context, plan, request.input);
   const made = prepared?.serverId;
@@ -77,6 +77,17 @@ export async function enterOperation(context: TransactionContext, request: Enter
   await insertSteps(context, entered.operationId, request.action, full);
   await afterInsert(context, request, full, { ...entered, isNewServer: prepared?.serverId !== undefined });
   return entered;
+}
+
+/** A state that an operation brings about is told as that operation: who asked for it, since when, at which step. */
+async function planOf(context: TransactionContext, { action, input }: EnterRequest): Promise<ChangePlan> {
+  try {
+    return await action.plan(context, input);
+  } catch (error) {
+    const serverId = isServiceError(error, "wrong_state") ? error.facts["serverId"] : undefined;
+    if (typeof serverId === "string") await requireFreeLock(context, action, `server:${serverId}`);
+    throw error;
+  }
 }
 
 async function findByKey(

@@ -33,6 +33,7 @@ export function requireState(server: ServerRow, verb: string, states: readonly S
     throw new ServiceError(
       "wrong_state",
       `${server.name} (${server.publicId}) is not built yet, so it cannot be ${verb}.`,
+      { facts: { serverId: server.id, state: server.state } },
     );
   }
   if (states.includes(server.state)) return;
@@ -40,6 +41,6 @@ export function requireState(server: ServerRow, verb: string, states: readonly S
   throw new ServiceError(
     "wrong_state",
     `${server.name} (${server.publicId}) is ${server.state.replaceAll("_", " ")}, so it cannot be ${verb} now.${when}`,
-    { facts: { state: server.state } },
+    { facts: { serverId: server.id, state: server.state } },
   );
 }
