@@ -8,10 +8,11 @@ import { readinessChecks } from "./api/readiness.ts";
 import { createApiServer } from "./api/server.ts";
 import { cardOf } from "./bots/card.ts";
 import { type ConsoleBot, createConsoleBot } from "./bots/console/bot.ts";
+import { createDiscordBot } from "./bots/discord/app.ts";
 import { createProjector } from "./bots/projector.ts";
 import { createSlackBot, type SlackBotOptions } from "./bots/slack/app.ts";
 import { type CloudRegistry, createClouds } from "./clouds/index.ts";
-import type { SlackSettings } from "./config/chat.ts";
+import type { DiscordSettings, SlackSettings } from "./config/chat.ts";
 import type { Role, Settings } from "./config/settings.ts";
 import type { Policies } from "./core/action.ts";
 import { createRegistry } from "./core/actions/index.ts";
@@ -182,9 +183,10 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
   };
 }
 
-function openBots({ slack }: Settings, domain: Domain): Bot[] {
+function openBots({ slack, discord }: Settings, domain: Domain): Bot[] {
   const bots: Bot[] = [];
   if (slack !== undefined) bots.push(openSlack(slack, domain));
+  if (discord !== undefined) bots.push(openDiscord(discord, domain));
   return bots;
 }
 
@@ -198,6 +200,24 @@ function openSlack(slack: SlackSettings, { engine, entrance, database }: Domain)
     registry: engine.registry,
     log: engine.log,
     cardOf: (operationId) => cardOf(database, operationId, "slack"),
+  });
+}
+
+function openDiscord(discord: DiscordSettings, { engine, entrance, database }: Domain): Bot {
+  if (discord.publicKey !== undefined) {
+    engine.log.warn(
+      "DISCORD_PUBLIC_KEY is set, but interactions come over the gateway: leave the application's Interactions Endpoint URL empty",
+    );
+  }
+  return createDiscordBot({
+    token: discord.token,
+    applicationId: discord.applicationId,
+    guildId: discord.guildId,
+    apiUrl: discord.apiUrl,
+    entrance,
+    registry: engine.registry,
+    log: engine.log,
+    cardOf: (operationId) => cardOf(database, operationId, "discord"),
   });
 }
 
