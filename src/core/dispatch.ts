@@ -32,9 +32,11 @@ export interface EntranceOptions {
 export function createEntrance({ engine, identify }: EntranceOptions): Entrance {
   return {
     identify,
-    dispatch: (request) => dispatch(engine, request),
-    press: (token, principal, source) => press(engine, { token, principal, source }),
-    reveal: (token, principal, source) => reveal(engine, { token, principal, source }),
+    dispatch: (request) => shielded(engine, request.principal, dispatch(engine, request)),
+    press: (token, principal, source) =>
+      shielded(engine, principal, press(engine, { token, principal, source })),
+    reveal: (token, principal, source) =>
+      shielded(engine, principal, reveal(engine, { token, principal, source })),
     lookup: (query, principal) => lookup(engine.database, query, principal),
     async form(name, given, principal) {
       const action = engine.registry.get(name);
@@ -42,6 +44,22 @@ export function createEntrance({ engine, identify }: EntranceOptions): Entrance 
       return formOf(action, given, principal);
     },
   };
+}
+
+/** What is for staff does not leave here towards a customer, whatever shows it then; staff find it in the log. */
+async function shielded<T>(engine: Engine, principal: Principal, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (principal.kind !== "customer" || !(error instanceof ServiceError)) throw error;
+    const { code, message, facts, retryable, staffDetail } = error;
+    if (staffDetail === undefined) throw error;
+    engine.log.warn(
+      { code, staffDetail, customer: principal.id },
+      "a customer met what the team has to repair",
+    );
+    throw new ServiceError(code, message, { facts, retryable, cause: error });
+  }
 }
 
 async function dispatch(engine: Engine, request: Request): Promise<Answer> {
@@ -270,9 +288,6 @@ function stringValues(input: Record<string, unknown>): Record<string, string> {
  */
 async function reveal(engine: Engine, { token, principal, source }: Press): Promise<Reveal> {
   const asked = { principal, source, action: "secret.reveal", options: {} };
-  if ((await findCapability(engine.database, token, principal)) === null) {
-    throw await refuseButton(engine, { token, principal, source });
-  }
   try {
     const claimed = await engine.database.transaction(async (tx) => {
       const capability = await useCapability(tx, token, principal);
@@ -307,6 +322,12 @@ async function reveal(engine: Engine, { token, principal, source }: Press): Prom
       release: () => releaseCapability(engine.database, token),
     };
   } catch (error) {
+    if (
+      isServiceError(error, "expired") &&
+      (await findCapability(engine.database, token, principal)) === null
+    ) {
+      throw await refuseButton(engine, { token, principal, source });
+    }
     await auditRefusal(engine, asked, error);
     throw error;
   }
