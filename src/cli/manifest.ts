@@ -10,17 +10,14 @@ import { ServiceError } from "../core/errors.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Needs no complete configuration: it is what one is made with. */
-export function printSlackManifest(terminal: Terminal, options: { url?: string; name?: string }): number {
+export function printSlackManifest(
+  terminal: Terminal,
+  options: { url?: string; socket: boolean; name?: string },
+): number {
   const problems = collectProblems();
   const env = withDotEnv(terminal.env, terminal.cwd, problems);
   if (problems.list().length > 0) throw new ConfigurationError(problems.list());
-  const publicUrl = options.url ?? env["RATATOSK_PUBLIC_URL"] ?? "";
-  if (!URL.canParse(publicUrl) || !/^https?:/i.test(publicUrl)) {
-    throw new ServiceError(
-      "configuration",
-      "Slack must know where it reaches Ratatosk: set RATATOSK_PUBLIC_URL, or give --url https://bot.example.com.",
-    );
-  }
+  const publicUrl = options.socket ? null : addressOf(options.url ?? env["RATATOSK_PUBLIC_URL"] ?? "");
   const manifest = slackManifest({
     registry: createRegistry(),
     publicUrl,
@@ -29,6 +26,15 @@ export function printSlackManifest(terminal: Terminal, options: { url?: string; 
   });
   terminal.stdout.write(`${JSON.stringify(manifest, null, 2)}\n`);
   return 0;
+}
+
+function addressOf(url: string): string {
+  if (URL.canParse(url) && /^https?:/i.test(url)) return url;
+  throw new ServiceError(
+    "configuration",
+    "Slack must know where it reaches Ratatosk: set RATATOSK_PUBLIC_URL, or give --url https://bot.example.com; " +
+      "with --socket Ratatosk calls Slack instead.",
+  );
 }
 
 /** The body of PUT /applications/{id}/commands. Nothing is printed that Discord would refuse. */

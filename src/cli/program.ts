@@ -41,8 +41,9 @@ function addManifest(program: Command, terminal: Terminal, finished: Finished): 
     .command("slack")
     .description("print the app manifest (api.slack.com/apps, From a manifest)")
     .option("--url <url>", "where Slack reaches this service (default: RATATOSK_PUBLIC_URL)")
+    .option("--socket", "for Socket Mode: no public address", false)
     .option("--name <name>", "the app's name in Slack")
-    .action(async (options: { url?: string; name?: string }) =>
+    .action(async (options: { url?: string; socket: boolean; name?: string }) =>
       finished((await import("./manifest.ts")).printSlackManifest(terminal, options)),
     );
   manifest

@@ -62,6 +62,12 @@ describe("manifest", () => {
     const without = await run(["manifest", "slack"]);
     expect(without.code).toBe(78);
     expect(without.err).toContain("set RATATOSK_PUBLIC_URL, or give --url");
+    const socket = await run(["manifest", "slack", "--socket"]);
+    expect(JSON.parse(socket.out).settings).toMatchObject({
+      socket_mode_enabled: true,
+      interactivity: { is_enabled: true },
+    });
+    expect(socket.out).not.toContain("http");
   });
 });
 

@@ -2,6 +2,7 @@
 import { createHmac } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { type SlackSockets, slackSockets } from "./slack-socket.ts";
 
 export interface ApiCall {
   method: string;
@@ -23,9 +24,13 @@ export interface FakeSlack {
   of(method: string): Record<string, unknown>[];
   /** The answer to the next call of `method`; later ones are answered normally again. */
   next(method: string, reply: Reply): void;
+  /** Calls of `method` are not answered before the returned function is called. */
+  hold(method: string): () => void;
   /** Bodies posted to a response_url. */
   responses: Record<string, unknown>[];
   responseUrl: string;
+  /** Socket Mode. */
+  sockets: SlackSockets;
   close(): Promise<void>;
 }
 
@@ -34,7 +39,9 @@ const botUser = "U0BOT";
 export async function fakeSlack(port = 0): Promise<FakeSlack> {
   const calls: ApiCall[] = [];
   const responses: Record<string, unknown>[] = [];
+  const held = new Map<string, Promise<void>>();
   const planned = new Map<string, Reply[]>();
+  let base = "";
   let clock = 1_700_000_000_000_000;
 
   function normal(method: string, args: Record<string, unknown>): Record<string, unknown> {
@@ -48,6 +55,8 @@ export async function fakeSlack(port = 0): Promise<FakeSlack> {
           team_id: "T1",
           user_id: botUser,
         };
+      case "apps.connections.open":
+        return { ok: true, url: `${base.replace("http", "ws")}/link` };
       case "chat.postMessage":
         clock += 1;
         return {
@@ -73,6 +82,7 @@ export async function fakeSlack(port = 0): Promise<FakeSlack> {
     const args = parsed(new URLSearchParams(body));
     const reply = planned.get(method)?.shift();
     if (reply?.cut !== "before") calls.push({ method, args });
+    await held.get(method);
     if (reply?.cut !== undefined) {
       request.socket.destroy();
       return;
@@ -82,7 +92,8 @@ export async function fakeSlack(port = 0): Promise<FakeSlack> {
   }
 
   const server = createServer((request, response) => void handle(request, response));
-  const base = await listen(server, port);
+  const sockets = slackSockets(server);
+  base = await listen(server, port);
   return {
     url: `${base}/api/`,
     calls,
@@ -92,7 +103,20 @@ export async function fakeSlack(port = 0): Promise<FakeSlack> {
     next(method, reply) {
       planned.set(method, [...(planned.get(method) ?? []), reply]);
     },
-    close: () => close(server),
+    hold(method) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      held.set(method, promise);
+      return () => {
+        held.delete(method);
+        resolve();
+      };
+    },
+    sockets,
+    async close() {
+      // A socket that was upgraded is no longer one of the server's own connections.
+      sockets.kill();
+      await close(server);
+    },
   };
 }
 

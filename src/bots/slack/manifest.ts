@@ -65,7 +65,7 @@ export interface SlackManifest {
     bot_user: { display_name: string; always_online: boolean };
     slash_commands: {
       command: string;
-      url: string;
+      url?: string | undefined;
       description: string;
       usage_hint: string;
       should_escape: boolean;
@@ -73,22 +73,26 @@ export interface SlackManifest {
   };
   oauth_config: { scopes: { bot: string[] } };
   settings: {
-    interactivity: { is_enabled: boolean; request_url: string; message_menu_options_url: string };
+    interactivity: {
+      is_enabled: boolean;
+      request_url?: string | undefined;
+      message_menu_options_url?: string | undefined;
+    };
     org_deploy_enabled: boolean;
     socket_mode_enabled: boolean;
     token_rotation_enabled: boolean;
   };
 }
 
-/** `publicUrl`: where Slack reaches this service (RATATOSK_PUBLIC_URL). */
+/** `publicUrl`: where Slack reaches this service (RATATOSK_PUBLIC_URL); null for Socket Mode, where we call Slack. */
 export function slackManifest(options: {
   registry: ActionRegistry;
-  publicUrl: string;
+  publicUrl: string | null;
   commandPrefix?: string;
   name?: string;
 }): SlackManifest {
-  const { registry, commandPrefix = "", name = "Ratatosk" } = options;
-  const url = `${options.publicUrl.replace(/\/+$/u, "")}${SLACK_PATH}`;
+  const { registry, publicUrl, commandPrefix = "", name = "Ratatosk" } = options;
+  const url = publicUrl === null ? undefined : `${publicUrl.replace(/\/+$/u, "")}${SLACK_PATH}`;
   return {
     display_information: { name, description: "Servers, from the chat" },
     features: {
@@ -111,7 +115,7 @@ export function slackManifest(options: {
     settings: {
       interactivity: { is_enabled: true, request_url: url, message_menu_options_url: url },
       org_deploy_enabled: false,
-      socket_mode_enabled: false,
+      socket_mode_enabled: url === undefined,
       token_rotation_enabled: false,
     },
   };

@@ -59,6 +59,12 @@ export async function slackRig(
   web.use(express.json());
   const server = createServer(web);
   const url = `${await listen(server)}/slack/events`;
+  /** Socket Mode carries the same payloads, as JSON in an envelope. */
+  const deliver = async (type: string, payload: unknown): Promise<Answered> => ({
+    status: 200,
+    body: await slack.sockets.deliver(type, payload),
+  });
+  const isSocket = options.ingress?.kind === "socket";
   let triggers = 0;
   const sender = (user: string): Record<string, unknown> => ({
     team: { id: "T1", domain: "acme" },
@@ -83,25 +89,30 @@ export async function slackRig(
         body: text === "" ? null : (JSON.parse(text) as Record<string, unknown>),
       };
     },
-    command: (user, text, over = {}) =>
-      rig.post(
-        new URLSearchParams({
-          command: "/server",
-          text,
-          user_id: user,
-          user_name: user,
-          team_id: "T1",
-          team_domain: "acme",
-          channel_id: "C1",
-          channel_name: "ops",
-          api_app_id: "A1",
-          token: "v",
-          response_url: slack.responseUrl,
-          trigger_id: `trigger-${(triggers += 1)}`,
-          ...over,
-        }).toString(),
-      ),
-    interact: (payload) => rig.post(new URLSearchParams({ payload: JSON.stringify(payload) }).toString()),
+    command(user, text, over = {}) {
+      const payload = {
+        command: "/server",
+        text,
+        user_id: user,
+        user_name: user,
+        team_id: "T1",
+        team_domain: "acme",
+        channel_id: "C1",
+        channel_name: "ops",
+        api_app_id: "A1",
+        token: "v",
+        response_url: slack.responseUrl,
+        trigger_id: `trigger-${(triggers += 1)}`,
+        ...over,
+      };
+      return isSocket
+        ? deliver("slash_commands", payload)
+        : rig.post(new URLSearchParams(payload).toString());
+    },
+    interact: (payload) =>
+      isSocket
+        ? deliver("interactive", payload)
+        : rig.post(new URLSearchParams({ payload: JSON.stringify(payload) }).toString()),
     button: (user, actionId, over = {}) =>
       rig.interact({
         type: "block_actions",
