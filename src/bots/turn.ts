@@ -158,7 +158,9 @@ async function showCard(tools: Tools, turn: Turn): Promise<TurnEnd> {
       return { complete: false };
   }
 
-  const lines = await source.readLines(database, card.operationId, card.shownLog, card.audience);
+  const all = await source.readLines(database, card.operationId, card.shownLog, card.audience);
+  // The end may have come in between: its last line belongs to the post that mentions the requester.
+  const lines = all.filter(({ seq }) => seq <= rendered.logSeq);
   const announces = rendered.final && !card.announced;
   const mention = announces || (rendered.needsPerson === true && card.audience === "staff");
   const shownLog = Math.max(card.shownLog, lines.at(-1)?.seq ?? rendered.logSeq);

@@ -1,6 +1,7 @@
 /** Five ways in which a cloud fails: the thread has to tell the truth, and nothing may be left behind unmentioned. */
 import { beginOutage } from "./outage.ts";
 import { until } from "./report.ts";
+import { visible } from "./slack.ts";
 import { change, count, follow, press, provision, remove, showing, type, type World } from "./world.ts";
 
 export async function failedBuild(world: World): Promise<void> {
@@ -119,12 +120,16 @@ export async function computeAway(world: World): Promise<void> {
 /** The thread's words while it lasts. */
 async function sayMeanwhile(world: World, operation: string, expected: RegExp): Promise<void> {
   const { report, slack, alice } = world;
+  let shown = "";
   const thread = await until(`${String(expected)} in the thread of ${operation}`, 60_000, async () => {
     const card = await slack.card(operation, alice.id);
     const lines = card === undefined ? [] : await slack.thread(card, alice.id);
+    if (card !== undefined) shown = visible(card);
     return lines.some((line) => expected.test(line)) && lines.join("\n");
   }).catch((error: unknown) => String(error));
-  report.note(`the thread of ${operation} meanwhile:`);
+  report.note(`the card of ${operation} meanwhile:`);
+  report.saw(shown);
+  report.note("its thread:");
   report.saw(thread);
   report.check("the thread tells it", expected, thread);
 }

@@ -9,7 +9,7 @@ import { type Problem, problemOf, ServiceError } from "../errors.ts";
 import { offerButtons, withdrawCancel } from "./capabilities.ts";
 import { fenced, park } from "./claim.ts";
 import { beginCompensation } from "./compensate.ts";
-import { applyOutcome, needAttention } from "./end.ts";
+import { applyOutcome, closeWaits, needAttention } from "./end.ts";
 import { cloudOf, type Engine, type Progress, type Run } from "./engine.ts";
 import { appendLog, type OperationRow, type StepRow } from "./rows.ts";
 import type { Issued, Probe, StepContext, StepDefinition, StepOutcome, Verdict } from "./step.ts";
@@ -143,7 +143,9 @@ async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
     );
     if (at.step.attempt === 1) {
       const minutes = Math.max(1, Math.round(engine.patienceMs / 60_000));
-      const text = `${problem.message} Nothing was done; trying again for ${minutes} min.`;
+      // What follows in the sentence is for the end: that nothing was changed, and what to do about it.
+      const [what] = problem.message.split(/, so |\.(?: |$)/);
+      const text = `${what}. Nothing was done; trying again for ${minutes} min.`;
       await appendLog(tx, row.id, [{ level: "warning", text }, ...staffLine(problem)]);
     }
     if (!at.step.inDoubt) await offerButtons(tx, row, "waiting");
@@ -260,7 +262,7 @@ async function openWait(
   row: OperationRow,
   { seq, condition, since }: { seq: number; condition: Record<string, unknown>; since: "now" | null },
 ) {
-  await closeWaits(tx, row.id, seq);
+  await closeWaits(tx, row.id);
   const rows = await tx.sql<{ deadlineAt: Date }>(
     `INSERT INTO waits (id, operation_id, step_seq, cloud_id, condition, since, deadline_at)
      SELECT $3, s.operation_id, s.seq, $4, $5::jsonb, CASE WHEN $6 THEN clock() ELSE s.issued_at END, s.deadline_at
@@ -272,13 +274,6 @@ async function openWait(
   if (deadlineAt === undefined) throw new Error(`step ${seq} of ${row.publicId} has no deadline`);
   // A cancel that came during the call is looked at now, not when the wait is over.
   await park(tx, row.id, row.cancelRequestedAt === null ? { at: deadlineAt } : { afterMs: 0 });
-}
-
-async function closeWaits(tx: Transaction, operationId: string, seq: number) {
-  await tx.sql(
-    `UPDATE waits SET resolved_at = clock() WHERE operation_id = $1 AND step_seq = $2 AND resolved_at IS NULL`,
-    [operationId, seq],
-  );
 }
 
 /** The watcher says it is settled, or the deadline has passed: now the cloud itself is asked. */
@@ -336,7 +331,7 @@ async function finishStep(run: Run, at: At, outcome: StepOutcome): Promise<Progr
        WHERE operation_id = $1 AND seq = $2`,
       [row.id, at.step.seq, outcome.output ?? {}],
     );
-    await closeWaits(tx, row.id, at.step.seq);
+    await closeWaits(tx, row.id);
     await applyOutcome(tx, row, outcome);
     const text = outcome.note === undefined ? `${at.step.label}: done.` : `${at.step.label}: ${outcome.note}`;
     await appendLog(tx, row.id, [{ level: "info", text }]);
@@ -356,7 +351,7 @@ async function failStep(run: Run, at: At, problem: Problem, server?: RemoteServe
        WHERE operation_id = $1 AND seq = $2`,
       [row.id, at.step.seq, problem],
     );
-    await closeWaits(tx, row.id, at.step.seq);
+    await closeWaits(tx, row.id);
     if (server !== undefined) await applyOutcome(tx, row, { server });
     if (row.endState !== null) {
       const message = `${at.step.label} did not work: ${problem.message}`;
