@@ -9,6 +9,7 @@ import { createSecretBox } from "../../src/core/secrets/box.ts";
 import { loadMasterKey } from "../../src/core/secrets/master-key.ts";
 import { localWake } from "../../src/core/wake.ts";
 import { type Database, openDatabase } from "../../src/database/client.ts";
+import { createJobs } from "../../src/jobs/jobs.ts";
 
 export interface SimulatorAddress {
   url: string;
@@ -20,6 +21,8 @@ export interface SimulatorAddress {
 
 export interface RigConfig {
   databaseUrl: string;
+  /** Nudges between the processes; without it each looks by itself. */
+  redisUrl: string | null;
   simulator: SimulatorAddress;
   worker: string;
   withoutProbe: boolean;
@@ -53,6 +56,8 @@ export async function build(config: RigConfig, reached: Engine["reached"]): Prom
       throw new ServiceError("configuration", `The rig has no cloud ${name}.`);
     },
   };
+  const { redisUrl } = config;
+  const jobs = redisUrl === null ? null : await createJobs({ database, redisUrl, log });
   const key = loadMasterKey({ secretKey: Buffer.alloc(32, 7).toString("base64"), dataDir: "/nonexistent" });
   const engine: Engine = {
     database,
@@ -61,7 +66,7 @@ export async function build(config: RigConfig, reached: Engine["reached"]): Prom
     reached,
     registry: createRegistry(),
     secrets: createSecretBox(key),
-    wake: localWake(),
+    wake: jobs?.wake ?? localWake(),
     policies: {
       confirmDestructive: true,
       confirmWithinMs: 30 * 60_000,
@@ -77,6 +82,7 @@ export async function build(config: RigConfig, reached: Engine["reached"]): Prom
     database,
     engine,
     async close() {
+      await jobs?.close();
       await cloud.close();
       await database.close();
     },

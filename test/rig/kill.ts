@@ -4,6 +4,7 @@
  * Orders are entered, workers are killed with SIGKILL (or suspended beyond their lease) while they run them, the cloud
  * loses answers. Afterwards the cloud's own list must show one server for each order. With --without-probe the engine
  * asks again without looking first, and the rig must show duplicates: a rig that cannot fail proves nothing.
+ * With TEST_REDIS_URL the processes wake each other up through Redis.
  */
 import { once } from "node:events";
 import { loadavg } from "node:os";
@@ -61,7 +62,8 @@ async function run(serverUrl: string): Promise<boolean> {
   try {
     const [simulator] = (await once(cloud, "message")) as [SimulatorAddress];
     await (await openDatabase({ url: databaseUrl })).close();
-    const config = { databaseUrl, simulator, withoutProbe: wanted.withoutProbe, concurrency: 8 };
+    const redisUrl = process.env["TEST_REDIS_URL"] ?? null;
+    const config = { databaseUrl, redisUrl, simulator, withoutProbe: wanted.withoutProbe, concurrency: 8 };
     return await play(config);
   } finally {
     cloud.kill();
@@ -120,6 +122,7 @@ function print({ findings, supervisor, orders, enteredMs, tookMs }: Outcome): vo
     ],
     ["entered in", `${(enteredMs / 1000).toFixed(1)} s`],
     ["workers at a time", wanted.workers],
+    ["nudges", process.env["TEST_REDIS_URL"] === undefined ? "none between processes" : "through Redis"],
     ["kills", supervisor.kills],
     ["suspended beyond their lease", supervisor.freezes],
     ...(wanted.timesEachPoint === null ? [] : [["crashes by name", crashes] as [string, string]]),
