@@ -200,6 +200,21 @@ describe("what is shown", () => {
     });
   });
 
+  it("keeps the end's line for the post that mentions, when the end comes while the card is sent", async () => {
+    const { id } = await operation();
+    const messenger = recorder();
+    messenger.during = async (kind) => {
+      if (kind !== "post") return;
+      await say(id, "Done");
+      await enter(id, "succeeded");
+    };
+    const { tick } = projector(messenger);
+    await tick();
+    await tick();
+    await tick();
+    expect(titles(messenger.sent)).toEqual(["post: queued", "edit: succeeded", "lines: Done @"]);
+  });
+
   it("does not edit more often than progress settles", async () => {
     const { id } = await operation();
     const messenger = recorder();
