@@ -1,7 +1,7 @@
 /** A whole Ratatosk without processes: a real database, the OpenStack simulator over HTTP, the engine driven by ticks. */
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { pino } from "pino";
+import { type Logger, pino } from "pino";
 import { createOpenStackCloud } from "../../src/clouds/openstack/cloud.ts";
 import type { OpenStackCloudOptions } from "../../src/clouds/openstack/options.ts";
 import type { Principal } from "../../src/core/access.ts";
@@ -69,6 +69,8 @@ export interface WorldOptions {
   client?: Pick<OpenStackCloudOptions, "timeoutMs" | "connectTimeoutMs">;
   /** What our process takes for the time; tests that move the database's clock move it along. */
   now?: () => number;
+  /** Of the engine and the client; silent by default. */
+  log?: Logger;
 }
 
 const resting = new Set([
@@ -81,7 +83,7 @@ const resting = new Set([
 ]);
 
 export async function createWorld(options: WorldOptions): Promise<World> {
-  const { database } = options;
+  const { database, log = silent } = options;
   const simulator = await startOpenStackSimulator({
     speed: 0,
     quota: { instances: 1000, cores: 4000 },
@@ -107,7 +109,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       loadMasterKey({ secretKey: Buffer.alloc(32, 7).toString("base64"), dataDir: "/nonexistent" }),
     ),
     wake: localWake(),
-    log: silent,
+    log,
     policies,
     worker: `test-${randomUUID()}`,
     patienceMs: 60_000,
@@ -116,7 +118,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
   };
   const people = await seed(database);
   for (const resource of ["flavors", "images", "networks"] as const) {
-    await runSync({ database, cloud, resource, requester: "test", log: silent });
+    await runSync({ database, cloud, resource, requester: "test", log });
   }
   return {
     ...people,
@@ -135,7 +137,7 @@ async function closeAll(simulator: OpenStackSimulator, cloud: Cloud) {
   await simulator.close();
 }
 
-function clientFor(simulator: OpenStackSimulator, { client, now }: WorldOptions): Cloud {
+function clientFor(simulator: OpenStackSimulator, { client, now, log = silent }: WorldOptions): Cloud {
   const { credentials } = simulator;
   return createOpenStackCloud(
     {
@@ -148,7 +150,7 @@ function clientFor(simulator: OpenStackSimulator, { client, now }: WorldOptions)
         applicationCredentialSecret: credentials.applicationCredentialSecret,
       },
     },
-    { log: silent, sleep: () => Promise.resolve(), ...(now === undefined ? {} : { now }) },
+    { log, sleep: () => Promise.resolve(), ...(now === undefined ? {} : { now }) },
   );
 }
 
