@@ -132,6 +132,7 @@ async function sayMeanwhile(world: World, operation: string, expected: RegExp): 
   report.note("its thread:");
   report.saw(thread);
   report.check("the thread tells it", expected, thread);
+  report.check("and the card", /not possible yet, trying again/, shown);
 }
 
 /** The program starts anew, so that it has no token, and finds an identity service that answers nothing. */

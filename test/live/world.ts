@@ -116,6 +116,7 @@ export async function count(
   const ever = (await nova.everNamed(order.name)).length;
   const shown = servers.length === tagged.length ? servers.length : Number.NaN;
   report.check(`servers in Nova of ${order.name} and its tag`, expected, shown);
+  if (expected === 1) report.check(`servers that Nova ever made as ${order.name}`, 1, ever);
   orders.push({ ...order, expected, shown, ever });
   return servers[0];
 }

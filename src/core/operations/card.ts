@@ -175,6 +175,8 @@ function viewStep(step: StepRow, now: Date, note: string | undefined): ViewStep 
   if (step.state === "intent" && step.inDoubt) view.detail = "looking in the cloud whether it was done";
   else if (view.state === "running") view.detail = note === undefined ? elapsed : `${note}, ${elapsed}`;
   else if (view.state === "done") view.detail = elapsed;
+  // Begun and planned again: the thread says why.
+  else if (view.state === "planned") view.detail = "not possible yet, trying again";
   return view;
 }
 
