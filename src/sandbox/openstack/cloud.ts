@@ -1,5 +1,5 @@
 import { createHash, randomUUID } from "node:crypto";
-import type { ArmedFault } from "./faults.ts";
+import type { ArmedFault } from "../faults.ts";
 import type {
   Flavor,
   FloatingIp,
@@ -61,26 +61,6 @@ export interface Cloud {
   nextHost: number;
   timers: Set<NodeJS.Timeout>;
   closed: boolean;
-}
-
-/** Waits `ms` at speed 1. Never resolves once the simulator is closed. */
-export function pause(cloud: Cloud, ms: number): Promise<void> {
-  return pauseExactly(cloud, ms * cloud.options.speed);
-}
-
-/** Waits regardless of the speed; at least one turn of the event loop, so that nothing is ever synchronous. */
-export function pauseExactly(cloud: Cloud, ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    if (cloud.closed) return;
-    const timer = setTimeout(
-      () => {
-        cloud.timers.delete(timer);
-        resolve();
-      },
-      Math.max(1, ms),
-    );
-    cloud.timers.add(timer);
-  });
 }
 
 /** Nova shows a host to its tenant only as this hash. */

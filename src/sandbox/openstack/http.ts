@@ -20,6 +20,8 @@ export interface Answer {
   status: number;
   body?: unknown;
   headers?: Record<string, string>;
+  /** The reason phrase, when it is not the usual one. */
+  reason?: string;
   /** The request is never answered. */
   hang?: boolean;
   /** The connection is cut instead of an answer. */

@@ -1,6 +1,6 @@
 import { once } from "node:events";
+import { armFault, type Fault } from "../faults.ts";
 import type { Cloud, RequestLogEntry } from "./cloud.ts";
-import { armFault, type Fault } from "./faults.ts";
 import { createCloud, SEED_APPLICATION_CREDENTIAL_SECRET, SEED_PASSWORD, SEED_REGION } from "./seed.ts";
 import { createHttpServer } from "./server.ts";
 import {
@@ -12,8 +12,9 @@ import {
 } from "./sim-api.ts";
 import type { OpenStackSimulatorOptions, Quota, Traps } from "./types.ts";
 
+export type { Fault } from "../faults.ts";
 export type { RequestLogEntry } from "./cloud.ts";
-export { type Fault, faultPresets } from "./faults.ts";
+export { faultPresets } from "./faults.ts";
 export { sentinelNames } from "./knobs.ts";
 export type { SimulatedServer, StrangerInput } from "./sim-api.ts";
 export type { OpenStackSimulatorOptions, Quota, Traps } from "./types.ts";

@@ -1,4 +1,5 @@
-import { allocateAddress, bindPort, type Cloud, createPort, inSubnet, pause, releasePorts } from "./cloud.ts";
+import { pause } from "../pace.ts";
+import { allocateAddress, bindPort, type Cloud, createPort, inSubnet, releasePorts } from "./cloud.ts";
 import { knobsOf } from "./knobs.ts";
 import { fault, fits, inBackground, POWER_RUNNING, setState, work } from "./lifecycle.ts";
 import { type Actor, finishEvent, startAction, startEvent } from "./nova-records.ts";

@@ -1,4 +1,5 @@
-import { type Cloud, pause } from "./cloud.ts";
+import { pause } from "../pace.ts";
+import type { Cloud } from "./cloud.ts";
 import { knobsOf } from "./knobs.ts";
 import { fault, fits, inBackground, restingPower, setState, work } from "./lifecycle.ts";
 import { type Actor, finishEvent, startAction, startEvent } from "./nova-records.ts";

@@ -1,4 +1,5 @@
-import { type Cloud, pause, pauseExactly, releasePorts } from "./cloud.ts";
+import { pause, pauseExactly } from "../pace.ts";
+import { type Cloud, releasePorts } from "./cloud.ts";
 import { knobsOf } from "./knobs.ts";
 import { type Actor, finishEvent, startAction, startEvent } from "./nova-records.ts";
 import type { Server, ServerFault, VmState } from "./types.ts";

@@ -1,5 +1,6 @@
+import { pause, pauseExactly } from "../pace.ts";
 import { JsonObject, LockInput, PasswordInput, RebootInput, ResetStateInput, ResizeInput } from "./bodies.ts";
-import { pause, pauseExactly, usage } from "./cloud.ts";
+import { usage } from "./cloud.ts";
 import { computeFault } from "./faults.ts";
 import { type Answer, Refusal } from "./http.ts";
 import { knobsOf } from "./knobs.ts";

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
+import { pause } from "../pace.ts";
 import { CreateBody, type CreateInput } from "./bodies.ts";
-import { networksOf, pause, usage } from "./cloud.ts";
+import { networksOf, usage } from "./cloud.ts";
 import { computeFault, faultPresets } from "./faults.ts";
 import { type Answer, Refusal } from "./http.ts";
 import { sentinelOf } from "./knobs.ts";

@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from "node:crypto";
+import { armFault } from "../faults.ts";
 import { type Cloud, createPort, parseAddress } from "./cloud.ts";
-import { armFault } from "./faults.ts";
 import { newHexId } from "./time.ts";
 import type { Flavor, Image, Network, OpenStackSimulatorOptions, Project, User } from "./types.ts";
 

@@ -5,8 +5,10 @@ import {
   type ServerResponse,
 } from "node:http";
 import { text } from "node:stream/consumers";
-import { type Cloud, pause, pauseExactly } from "./cloud.ts";
-import { type Fault, faultPresets, parseFaultHeader, takeFault } from "./faults.ts";
+import { answerUnderFault, type Fault, parseFaultHeader, takeFault, trickle } from "../faults.ts";
+import { pause, pauseExactly } from "../pace.ts";
+import type { Cloud } from "./cloud.ts";
+import { faultPresets } from "./faults.ts";
 import { glance, glanceUnauthorized, glanceVersions } from "./glance.ts";
 import {
   type Answer,
@@ -67,7 +69,7 @@ async function serve(
   log(`${exchange.method} ${exchange.target} ${status}${fault ? ` (fault: ${fault.kind})` : ""}`);
   if (answer.hang === true) return;
   if (answer.drop === true) request.socket.destroy();
-  else if (fault?.kind === "trickle") await trickle(cloud, response, exchange, answer, fault.delayMs ?? 100);
+  else if (fault?.kind === "trickle") await sendSlowly(cloud, response, { exchange, answer, fault });
   else send(response, exchange, answer);
 }
 
@@ -97,28 +99,20 @@ async function readExchange(request: IncomingMessage): Promise<Exchange | undefi
 /** By header for this one request, else the first armed fault that wants it. */
 function chooseFault(cloud: Cloud, exchange: Exchange): Fault | undefined {
   const asked = header(exchange, "x-sim-fault");
-  return (asked === undefined ? undefined : parseFaultHeader(asked)) ?? takeFault(cloud.faults, exchange);
+  return (
+    (asked === undefined ? undefined : parseFaultHeader(asked, faultPresets)) ??
+    takeFault(cloud.faults, exchange)
+  );
 }
 
-async function answerWith(cloud: Cloud, exchange: Exchange, fault: Fault | undefined): Promise<Answer> {
-  switch (fault?.kind ?? "none") {
-    case "hang":
-      return { status: 0, hang: true };
-    case "drop":
-      return { status: 0, drop: true };
-    case "status":
-      return faultAnswer(exchange, fault ?? { kind: "status" });
-    case "delay":
-      await pauseExactly(cloud, fault?.delayMs ?? 100);
-      return answerOf(cloud, exchange);
-    case "drop_after":
-      await answerOf(cloud, exchange);
-      return { status: 0, drop: true };
-    case "trickle":
-    case "none":
-    default:
-      return answerOf(cloud, exchange);
-  }
+function answerWith(cloud: Cloud, exchange: Exchange, fault: Fault | undefined): Promise<Answer> {
+  return answerUnderFault<Answer>(fault, {
+    answer: () => answerOf(cloud, exchange),
+    refuse: (wanted) => faultAnswer(exchange, wanted),
+    pauseExactly: (ms) => pauseExactly(cloud, ms),
+    hang: { status: 0, hang: true },
+    drop: { status: 0, drop: true },
+  });
 }
 
 function serviceOf(path: string): Service | undefined {
@@ -133,7 +127,8 @@ function faultAnswer(exchange: Exchange, fault: Fault): Answer {
   const status = fault.status ?? 503;
   const message = `${reason(status)} (injected by the simulator)`;
   const headers = { ...fault.headers };
-  if (fault.body !== undefined) return { status, body: fault.body, headers };
+  const phrase = fault.reason === undefined ? {} : { reason: fault.reason };
+  if (fault.body !== undefined) return { status, body: fault.body, headers, ...phrase };
   const shapes: Record<Service, () => Answer> = {
     identity: () => ({ status, body: { error: { code: status, message, title: reason(status) } } }),
     compute: () => (status === 401 ? tokenRefused(exchange) : novaFault(status, message)),
@@ -141,7 +136,7 @@ function faultAnswer(exchange: Exchange, fault: Fault): Answer {
     network: () => (status === 401 ? tokenRefused(exchange) : neutronError(status, "HTTPError", message)),
   };
   const answer = shapes[serviceOf(exchange.path) ?? "compute"]();
-  return { ...answer, headers: { ...answer.headers, ...headers } };
+  return { ...answer, ...phrase, headers: { ...answer.headers, ...headers } };
 }
 
 async function answerOf(cloud: Cloud, exchange: Exchange): Promise<Answer> {
@@ -222,25 +217,18 @@ function send(response: ServerResponse, exchange: Exchange, answer: Answer): voi
   const bodiless = answer.status === 204 || exchange.method === "HEAD";
   // Nova names a type even where there is no body.
   if (answer.status === 204 && serviceOf(exchange.path) !== "compute") delete headers["Content-Type"];
+  if (answer.reason !== undefined) response.statusMessage = answer.reason;
   response.writeHead(answer.status, headers);
   response.end(bodiless ? undefined : payload);
 }
 
-/** The answer in small pieces: what a timeout between bytes never notices. */
-async function trickle(
+function sendSlowly(
   cloud: Cloud,
   response: ServerResponse,
-  exchange: Exchange,
-  answer: Answer,
-  delayMs: number,
+  { exchange, answer, fault }: { exchange: Exchange; answer: Answer; fault: Fault },
 ): Promise<void> {
   const { headers, payload } = headersOf(exchange, answer);
   const bytes = Buffer.from(payload);
   response.writeHead(answer.status, { ...headers, "Content-Length": String(bytes.length) });
-  const size = Math.max(1, Math.ceil(bytes.length / 20));
-  for (let start = 0; start < bytes.length && !response.destroyed; start += size) {
-    response.write(bytes.subarray(start, start + size));
-    await pauseExactly(cloud, delayMs);
-  }
-  response.end();
+  return trickle(response, bytes, () => pauseExactly(cloud, fault.delayMs ?? 100));
 }

@@ -1,13 +1,15 @@
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
+import { withoutUndefined } from "../defined.ts";
+import { readFaults, shownFault } from "../faults.ts";
 import type { Cloud } from "./cloud.ts";
-import { armFault, faultPresets } from "./faults.ts";
+import { faultPresets } from "./faults.ts";
 import type { Answer, Exchange } from "./http.ts";
 import { sentinelNames } from "./knobs.ts";
 import { adoptRunning } from "./lifecycle-build.ts";
 import { normalTags } from "./nova-tags.ts";
 import { statusOf } from "./nova-view.ts";
-import { isoSeconds, newPassword, newRequestId, withoutUndefined } from "./time.ts";
+import { isoSeconds, newPassword, newRequestId } from "./time.ts";
 import type { Server } from "./types.ts";
 
 /** A server as a test wants to see it: everything, past Nova's API. */
@@ -72,21 +74,6 @@ export const StrangerInput = z.strictObject({
   project: z.string().optional(),
 });
 export type StrangerInput = z.infer<typeof StrangerInput>;
-
-/** A typing error in a fault must not become a fault that never happens: unknown keys are refused. */
-const FaultInput = z.strictObject({
-  preset: z.string().optional(),
-  id: z.string().optional(),
-  method: z.string().optional(),
-  path: z.string().optional(),
-  times: z.number().int().min(0).optional(),
-  probability: z.number().min(0).max(1).optional(),
-  kind: z.enum(["status", "delay", "hang", "drop", "drop_after", "trickle"]).optional(),
-  status: z.number().int().optional(),
-  body: z.unknown().optional(),
-  headers: z.record(z.string(), z.string()).optional(),
-  delayMs: z.number().min(0).optional(),
-});
 
 const TrapsInput = z.strictObject({
   resizeConfirmWindowMs: z.number().optional(),
@@ -219,21 +206,8 @@ function dispatch(cloud: Cloud, call: string, exchange: Exchange): Answer {
   }
 }
 
-/** One fault, several, or a preset by name: `{"preset": "gateway_429", "times": 3}`. */
-function addFaults(cloud: Cloud, input: unknown): unknown[] {
-  const wanted = z.union([z.array(FaultInput), FaultInput.transform((fault) => [fault])]).parse(input);
-  const armed = wanted.map((fault) => {
-    const base = fault.preset === undefined ? undefined : faultPresets[fault.preset];
-    if (fault.preset !== undefined && !base) throw new TypeError(`unknown preset: ${fault.preset}`);
-    const kind = fault.kind ?? base?.kind;
-    if (kind === undefined) throw new TypeError("a fault needs a kind or a preset");
-    const { preset: _preset, ...rest } = fault;
-    return armFault(Object.assign({ ...base, kind }, withoutUndefined(rest)));
-  });
+function addFaults(cloud: Cloud, input: unknown): object[] {
+  const armed = readFaults(input, faultPresets);
   cloud.faults.push(...armed);
-  return armed.map(({ left, ...fault }) => {
-    // Infinity is no JSON.
-    const shown = Number.isFinite(left) ? left : null;
-    return Object.assign(fault, { left: shown });
-  });
+  return armed.map(shownFault);
 }

@@ -1,4 +1,4 @@
-import type { Fault } from "./faults.ts";
+import type { Fault } from "../faults.ts";
 
 /** Ways in which a whole cloud can be difficult. All off (or at their harmless default) unless asked for. */
 export interface Traps {
