@@ -11,7 +11,7 @@ import { loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { crashPoints } from "../../src/core/operations/engine.ts";
-import { openDatabase } from "../../src/database/client.ts";
+import { type Database, openDatabase } from "../../src/database/client.ts";
 import { createPostgresDatabase } from "../support/postgres.ts";
 import { build, type RigConfig, type SimulatorAddress } from "./build.ts";
 import { countResting, type Findings, inspect } from "./inspect.ts";
@@ -76,7 +76,8 @@ async function play(config: Omit<RigConfig, "worker" | "crashAt">): Promise<bool
   try {
     await furnish(own);
     const began = performance.now();
-    const orders = await enterOrders(own, wanted.orders);
+    const failingEvery = wanted.timesEachPoint === null ? 25 : 5;
+    const orders = await enterOrders(own, { from: 0, count: wanted.orders, failingEvery });
     const enteredMs = performance.now() - began;
     await armFaults(config.simulator.url, lostAnswers);
     const supervisor = supervise({
@@ -85,7 +86,11 @@ async function play(config: Omit<RigConfig, "worker" | "crashAt">): Promise<bool
       timesEachPoint: wanted.timesEachPoint,
       random: randomOf(wanted.seed),
     });
-    await untilDone(own.database, began);
+    await untilDone(own.database, began, orders.length);
+    while (supervisor.openPoints().length > 0 && performance.now() - began < wanted.limitMs) {
+      orders.push(...(await enterOrders(own, { from: orders.length, count: 20, failingEvery })));
+      await untilDone(own.database, began, orders.length);
+    }
     const tookMs = performance.now() - began;
     await supervisor.stop();
     const findings = await inspect(own.database, config.simulator.url, orders);
@@ -96,11 +101,11 @@ async function play(config: Omit<RigConfig, "worker" | "crashAt">): Promise<bool
   }
 }
 
-async function untilDone(database: Parameters<typeof countResting>[0], began: number): Promise<void> {
+async function untilDone(database: Database, began: number, count: number): Promise<void> {
   for (let round = 0; performance.now() - began < wanted.limitMs; round += 1) {
     const done = await countResting(database);
-    if (values.verbose && round % 10 === 0) console.log(`${done} of ${wanted.orders} ended`);
-    if (done === wanted.orders) return;
+    if (values.verbose && round % 10 === 0) console.log(`${done} of ${count} ended`);
+    if (done === count) return;
     await delay(500);
   }
 }
@@ -185,9 +190,7 @@ function judge(findings: Findings, supervisor: Supervisor, orders: readonly Orde
 }
 
 function died(supervisor: Supervisor): boolean {
-  const most = wanted.timesEachPoint;
-  if (most === null) return supervisor.kills > 0;
-  return crashPoints.every((point) => supervisor.crashes[point] >= most);
+  return wanted.timesEachPoint === null ? supervisor.kills > 0 : supervisor.openPoints().length === 0;
 }
 
 const serverUrl = process.env["TEST_DATABASE_URL"];

@@ -8,8 +8,6 @@ import { type Built, longestHoldMs } from "./build.ts";
 
 const customers = ["ada", "bob", "cleo", "dora", "emil"];
 const slots = 100;
-/** Every so manieth order is one whose build fails in the cloud: what it leaves behind must be nothing. */
-const failingEvery = 25;
 
 export interface Order {
   operationId: string;
@@ -41,10 +39,14 @@ export async function furnish({ database, engine }: Built): Promise<void> {
   }
 }
 
-export async function enterOrders({ engine }: Built, count: number): Promise<Order[]> {
+/** Every so manieth order is one whose build fails in the cloud: what it leaves behind must be nothing. */
+export async function enterOrders(
+  { engine }: Built,
+  { from, count, failingEvery }: { from: number; count: number; failingEvery: number },
+): Promise<Order[]> {
   const entrance = createEntrance({ engine, identify: () => Promise.resolve(null) });
   const orders: Order[] = [];
-  const left = Array.from({ length: count }, (_, index) => index);
+  const left = Array.from({ length: count }, (_, index) => from + index);
   const enterSome = async () => {
     for (let index = left.pop(); index !== undefined; index = left.pop()) {
       const meantToFail = index % failingEvery === failingEvery - 1;

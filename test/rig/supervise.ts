@@ -34,6 +34,8 @@ export interface Supervisor {
   readonly crashes: Readonly<Record<CrashPoint, number>>;
   /** Ends that nobody asked for: a bug of the worker. */
   readonly accidents: number;
+  /** Named points that have not had all their crashes yet. */
+  openPoints(): CrashPoint[];
   stop(): Promise<void>;
 }
 
@@ -44,6 +46,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
   const stopping = new AbortController();
   const alive = new Set<ChildProcess>();
   const thawing = new Set<Promise<void>>();
+  const tried = new Set<CrashPoint>();
   let made = 0;
 
   /** Until then, or until the rig stops. */
@@ -62,16 +65,21 @@ export function supervise(options: SupervisorOptions): Supervisor {
 
   /** The point that has had the fewest; not one that another worker is about to try. */
   function nextPoint(): RigConfig["crashAt"] {
-    const most = options.timesEachPoint;
-    if (most === null) return null;
-    const open = crashPoints.filter((point) => crashes[point] < most);
-    const point = open[Math.floor(random() * open.length)];
-    return point === undefined ? null : { point, nth: 1 + Math.floor(random() * 8) };
+    const [point] = openPoints()
+      .filter((open) => !tried.has(open))
+      .toSorted((a, b) => crashes[a] - crashes[b]);
+    return point === undefined ? null : { point, nth: 1 + Math.floor(random() * 3) };
+  }
+
+  function openPoints(): CrashPoint[] {
+    const most = options.timesEachPoint ?? 0;
+    return crashPoints.filter((point) => crashes[point] < most);
   }
 
   async function keepOne(): Promise<void> {
     while (!stopping.signal.aborted) {
       const crashAt = nextPoint();
+      if (crashAt !== null) tried.add(crashAt.point);
       const child = start(crashAt);
       const ended = once(child, "exit");
       if (options.timesEachPoint === null) await endAtRandom(child, ended);
@@ -80,6 +88,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
       const [code, signal] = await ended;
       if (signal !== "SIGKILL") counts.accidents += 1;
       else if (crashAt !== null) crashes[crashAt.point] += 1;
+      if (crashAt !== null) tried.delete(crashAt.point);
       if (code !== null && code !== 0) throw new Error(`a worker ended by itself with ${String(code)}`);
     }
   }
@@ -120,6 +129,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
       return counts.accidents;
     },
     crashes,
+    openPoints,
     async stop() {
       stopping.abort();
       await Promise.all(thawing);
