@@ -113,7 +113,7 @@ export function digestOf(vm: Vm): string {
     "[PENDING]",
     ...lines(vm.pending),
     [...vm.pendingDelete.keys()].join(","),
-    ...[...vm.snapshots.values()].flatMap(({ name, config }) => [`[${name}]`, ...lines(config)]),
+    ...[...vm.snapshots.values()].flatMap(({ name, config }) => [`[${name}]`].concat(lines(config))),
   ].join("\n");
   return createHash("sha1").update(text).digest("hex");
 }

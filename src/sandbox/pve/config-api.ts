@@ -1,4 +1,6 @@
 /** GET, PUT and POST config, pending, cloudinit, unlink, and the operations on disks. */
+
+import { withoutUndefined } from "../defined.ts";
 import { pause } from "../pace.ts";
 import { check } from "./access.ts";
 import { type Cluster, checkLock, digestOf, findVm, isTemplate } from "./cluster.ts";
@@ -14,6 +16,7 @@ import {
 import * as format from "./formats.ts";
 import { makeCloudInit } from "./guest.ts";
 import { has } from "./knobs.ts";
+import { holdLock } from "./locks.ts";
 import { isCloudInit, isDrive, vmOptions } from "./options.ts";
 import { fork, locked, rootOnly } from "./power.ts";
 import { type Call, type Method, method } from "./router.ts";
@@ -33,7 +36,7 @@ import {
 } from "./storage.ts";
 import type { Work } from "./tasks.ts";
 import type { Vm } from "./types.ts";
-import { flag, needText, notPlayed, number, PveError, text } from "./wire.ts";
+import { flag, needText, notPlayed, number, PveError, paramError, text } from "./wire.ts";
 
 const ids = { node: needed(format.node()), vmid: needed(format.vmid()) };
 const audit = { path: "/vms/{vmid}", privileges: ["VM.Audit"] };
@@ -177,8 +180,13 @@ async function updateNow(call: Call): Promise<null> {
   const vm = checkChange(cluster, wanted);
   if (has(vm, "sim-fail-config"))
     throw new PveError(500, "unable to write configuration: simulated failure\n");
-  await pause(cluster, 50);
-  applyChange(cluster, silent, wanted);
+  const release = await holdLock(cluster, wanted.vmid);
+  try {
+    await pause(cluster, 50);
+    applyChange(cluster, silent, wanted);
+  } finally {
+    release();
+  }
   return null;
 }
 
@@ -222,11 +230,12 @@ function cloudInitView(vm: Vm): object[] {
     .map((key) => {
       const [was, is] = [vm.cloudInit.get(key), now.get(key)];
       if (was === is) return { key, value: hide(key, is ?? "") };
-      return {
+      return withoutUndefined({
         key,
-        ...(was === undefined ? {} : { value: hide(key, was) }),
-        ...(is === undefined ? { delete: 1 } : { pending: hide(key, is) }),
-      };
+        value: was === undefined ? undefined : hide(key, was),
+        pending: is === undefined ? undefined : hide(key, is),
+        delete: is === undefined ? 1 : undefined,
+      });
     });
 }
 
@@ -285,7 +294,10 @@ function checkMove({ cluster, node, vmid, params }: Call): Vm {
   const drive = parseDrive(key, value);
   if (drive.cdrom) throw new PveError(500, "you can't move a cdrom\n");
   const target = text(params, "storage");
-  if (target === undefined) throw new PveError(500, "storage or target-vmid needs to be set\n");
+  if (target === undefined) {
+    const message = "both 'storage' and 'target-vmid' missing, either needs to be set";
+    throw paramError({ "target-vmid": message, storage: message });
+  }
   const volume = findVolume(cluster, node, drive.volid);
   const wanted = text(params, "format");
   if (volume?.storage === target && (wanted === undefined || wanted === volume.format)) {

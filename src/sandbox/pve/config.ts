@@ -1,5 +1,7 @@
 /** A VM's configuration: how it reads, and how a change becomes live, pending or refused. */
+
 import { randomBytes, scryptSync } from "node:crypto";
+import { withoutUndefined } from "../defined.ts";
 import { may, type Who } from "./access.ts";
 import {
   type Cluster,
@@ -52,12 +54,12 @@ export function pendingView(vm: Vm): object[] {
   return [...keys].map((key) => {
     const [value, pending] = [vm.config.get(key), vm.pending.get(key)];
     const doomed = vm.pendingDelete.get(key);
-    return {
+    return withoutUndefined({
       key,
-      ...(value === undefined ? {} : { value: hide(key, value) }),
-      ...(pending === undefined ? {} : { pending: hide(key, pending) }),
-      ...(doomed === undefined ? {} : { delete: doomed ? 2 : 1 }),
-    };
+      value: value === undefined ? undefined : hide(key, value),
+      pending: pending === undefined ? undefined : hide(key, pending),
+      delete: doomed === undefined ? undefined : doomed ? 2 : 1,
+    });
   });
 }
 

@@ -1,5 +1,7 @@
 /** A VM's firewall, as far as addresses are filtered with it: options and IP sets. */
+
 import { createHash } from "node:crypto";
+import { withoutUndefined } from "../defined.ts";
 import { findVm } from "./cluster.ts";
 import * as format from "./formats.ts";
 import { type Call, type Method, method } from "./router.ts";
@@ -62,11 +64,13 @@ export const firewallMethods: Method[] = [
     schema: ids,
     handler: (call) => {
       const { ipsets } = firewallOf(call);
-      return [...ipsets].map(([key, { comment }]) => ({
-        name: key,
-        digest: digestOf(ipsets),
-        ...(comment === "" ? {} : { comment }),
-      }));
+      return [...ipsets].map(([key, { comment }]) =>
+        withoutUndefined({
+          name: key,
+          digest: digestOf(ipsets),
+          comment: comment === "" ? undefined : comment,
+        }),
+      );
     },
   }),
   method("POST", `${BASE}/ipset`, {
@@ -81,12 +85,14 @@ export const firewallMethods: Method[] = [
     schema: { ...ids, name },
     handler: (call) => {
       const { entries } = findSet(call);
-      return [...entries].map(([key, { comment, nomatch }]) => ({
-        cidr: key,
-        digest: digestOf(entries),
-        ...(comment === "" ? {} : { comment }),
-        ...(nomatch ? { nomatch: 1 } : {}),
-      }));
+      return [...entries].map(([key, { comment, nomatch }]) =>
+        withoutUndefined({
+          cidr: key,
+          digest: digestOf(entries),
+          comment: comment === "" ? undefined : comment,
+          nomatch: nomatch ? 1 : undefined,
+        }),
+      );
     },
   }),
   method("POST", `${BASE}/ipset/{name}`, {

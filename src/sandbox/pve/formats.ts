@@ -110,7 +110,7 @@ const MAC = /^(?:[0-9a-f]{2}:){5}[0-9a-f]{2}$/i;
 /** `virtio=MAC,bridge=vmbr0,firewall=1,rate=…,tag=…`, or `model=virtio,macaddr=MAC`. */
 export const netDevice: Format = (value) => {
   const properties = parseProperties(value, "model");
-  const known = [
+  const known = new Set([
     "model",
     "macaddr",
     "bridge",
@@ -122,10 +122,10 @@ export const netDevice: Format = (value) => {
     "tag",
     "trunks",
     "host-tunnel",
-  ];
+  ]);
   for (const [key, part] of properties) {
     const model = NIC_MODELS.some((name) => name === key);
-    if (!model && !known.includes(key)) {
+    if (!model && !known.has(key)) {
       return `format error\nnet.${key}: property is not defined in schema and the schema does not allow additional properties\n`;
     }
     if ((model || key === "macaddr") && !MAC.test(part)) {
@@ -161,16 +161,16 @@ export const drive: Format = (value) => {
 /** `1`, `enabled=1,fstrim_cloned_disks=1`. */
 export const agent: Format = (value) => {
   const properties = parseProperties(value, "enabled");
-  const known = [
+  const known = new Set([
     "enabled",
     "freeze-fs",
     "freeze-fs-on-backup",
     "fstrim_cloned_disks",
     "guest-fsfreeze",
     "type",
-  ];
+  ]);
   for (const [key, part] of properties) {
-    if (!known.includes(key))
+    if (!known.has(key))
       return `format error\nagent.${key}: property is not defined in schema and the schema does not allow additional properties\n`;
     if (key === "enabled" && !/^(0|1|on|off|yes|no|true|false)$/i.test(part)) {
       return `format error\nagent.enabled: type check ('boolean') failed - got '${part}'\n`;

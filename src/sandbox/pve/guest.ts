@@ -22,6 +22,11 @@ export function instanceIdOf(values: ReadonlyMap<string, string>): string {
 /** The guest comes up. PVE derives the instance id from the data, so cloud-init applies changed data once more. */
 export function boot(cluster: Cluster, vm: Vm): void {
   if (!vm.run) return;
+  // Another system runs, without an agent and without a look at this one's disk.
+  if (bootsFromIso(vm)) {
+    vm.run.agentAt = Infinity;
+    return;
+  }
   vm.run.agentAt = agentEnabled(vm) ? agentAnswersAt(cluster, vm) : Infinity;
   vm.guest.boots += 1;
   if (vm.cloudInit.size === 0) return;
@@ -43,8 +48,17 @@ export function boot(cluster: Cluster, vm: Vm): void {
   );
 }
 
+function bootsFromIso(vm: Vm): boolean {
+  const order =
+    parseProperties(vm.config.get("boot") ?? "", "legacy")
+      .get("order")
+      ?.split(";") ?? [];
+  const value = vm.config.get(order[0] ?? "");
+  return value !== undefined && /^[^,:]+:iso\/[^,]+,.*media=cdrom/.test(value);
+}
+
 export function isWindows(vm: Vm): boolean {
-  return /^w/.test(vm.config.get("ostype") ?? "");
+  return vm.config.get("ostype")?.startsWith("w") === true;
 }
 
 export function agentEnabled(vm: Vm): boolean {

@@ -55,9 +55,9 @@ async function acquire(
   };
 }
 
-/** Held by something that is no worker of ours: qmeventd's clean-up, or a test. */
+/** Held by something that is no worker: qmeventd's clean-up, or a synchronous call. */
 export async function holdLock(cluster: Cluster, vmid: number): Promise<() => void> {
-  return acquire(cluster, { log: () => undefined }, { vmid, timeoutMs: 60_000, exclusive: true });
+  return acquire(cluster, { log: () => undefined }, { vmid, timeoutMs: 10_000, exclusive: true });
 }
 
 function free(lock: Lock, exclusive: boolean): boolean {

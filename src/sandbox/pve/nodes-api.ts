@@ -1,4 +1,5 @@
 /** The cluster, its nodes and their storages, as lists. */
+import { withoutUndefined } from "../defined.ts";
 import { login, may, permissionsOf } from "./access.ts";
 import { type Cluster, isOffline, isTemplate, type Node, nodeOf } from "./cluster.ts";
 import * as format from "./formats.ts";
@@ -71,7 +72,7 @@ export const clusterMethods: Method[] = [
     handler: ({ cluster, who }) =>
       [...cluster.nodes.values()].map((each) => {
         const audited = may(who.account, `/nodes/${each.name}`, ["Sys.Audit"]);
-        return { ...nodeRow(cluster, each, audited), ssl_fingerprint: each.fingerprint };
+        return Object.assign(nodeRow(cluster, each, audited), { ssl_fingerprint: each.fingerprint });
       }),
   }),
   method("GET", "/nodes/{node}/status", {
@@ -228,14 +229,10 @@ function resources({ cluster, who, params }: Call): object[] {
 
 function vmResource(cluster: Cluster, vm: Vm): object {
   const head = { id: `qemu/${vm.vmid}`, vmid: vm.vmid, node: vm.node, type: "qemu", status: "unknown" };
-  // Lock and tags come from the file itself, the rest from what pvestatd has sent.
-  const own = Object.fromEntries(
-    ["lock", "tags"].filter((key) => vm.config.has(key)).map((key) => [key, vm.config.get(key)]),
-  );
   const lag = (cluster.traps.resourcesLagMs ?? 5000) * cluster.options.speed;
-  if (isOffline(cluster, vm.node) || Date.now() - vm.createdAt < lag) return { ...head, ...own };
+  if (isOffline(cluster, vm.node) || Date.now() - vm.createdAt < lag) return head;
   const { cpus, pid: _, serial: _serial, template: _template, ...stats } = statusOf(cluster, vm);
-  return { ...head, ...stats, maxcpu: cpus, template: isTemplate(vm) ? 1 : 0, ...own };
+  return { ...head, ...stats, maxcpu: cpus, template: isTemplate(vm) ? 1 : 0 };
 }
 
 function storageResource(cluster: Cluster, storage: Storage, name: string): object {
@@ -276,7 +273,7 @@ function storages({ cluster, who, node: name, params }: Call): object[] {
     .filter((storage) => may(who.account, `/storage/${storage.id}`, rights, true))
     .filter((storage) => contents.every((kind) => storage.content.includes(kind)))
     .filter((storage) => text(params, "enabled") !== "1" || storage.enabled)
-    .map((storage) => ({ storage: storage.id, ...storageRow(cluster, storage, name) }));
+    .map((storage) => Object.assign(storageRow(cluster, storage, name), { storage: storage.id }));
 }
 
 function storageRow(cluster: Cluster, storage: Storage, name: string): Record<string, unknown> {
@@ -303,13 +300,15 @@ function content({ cluster, node: name, params }: Call): object[] {
     .filter((volume) => volume.storage === storage.id && (volume.node === name || volume.node === ""))
     .filter((volume) => kind === undefined || volume.content === kind)
     .filter((volume) => vmid === undefined || volume.vmid === vmid)
-    .map((volume) => ({
-      volid: volume.volid,
-      content: volume.content,
-      format: volume.format,
-      size: volume.sizeBytes,
-      ctime: Math.floor(volume.createdAt / 1000),
-      ...(volume.vmid > 0 ? { vmid: volume.vmid } : {}),
-      ...(volume.base === undefined ? {} : { parent: volume.base.split("/").at(-1) }),
-    }));
+    .map((volume) =>
+      withoutUndefined({
+        volid: volume.volid,
+        content: volume.content,
+        format: volume.format,
+        size: volume.sizeBytes,
+        ctime: Math.floor(volume.createdAt / 1000),
+        vmid: volume.vmid > 0 ? volume.vmid : undefined,
+        parent: volume.base?.split("/").at(-1),
+      }),
+    );
 }

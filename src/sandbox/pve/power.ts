@@ -62,7 +62,7 @@ export const powerMethods: Method[] = [
       rootOnly(call, "skiplock", "keepActive", "migratedfrom");
       return fork(call, "qmstop", async (work) => {
         if (flag(call.params, "overrule-shutdown") === true) overruleShutdowns(call, work);
-        await locked(call, work, (vm) => stopVm(call, work, { vm, shutdown: false, force: true }));
+        await lockedIfThere(call, work, (vm) => stopVm(call, work, { vm, shutdown: false, force: true }));
       });
     },
   }),
@@ -81,7 +81,7 @@ export const powerMethods: Method[] = [
       const paused = call.cluster.vms.get(call.vmid)?.run?.paused === true;
       if (paused && !force) throw new PveError(500, "VM is paused - cannot shutdown\n");
       return fork(call, "qmshutdown", (work) =>
-        locked(call, work, (vm) => stopVm(call, work, { vm, shutdown: !paused, force })),
+        lockedIfThere(call, work, (vm) => stopVm(call, work, { vm, shutdown: !paused, force })),
       );
     },
   }),
@@ -94,7 +94,7 @@ export const powerMethods: Method[] = [
       }
       needRunning(call);
       return fork(call, "qmreboot", async (work) => {
-        await locked(call, work, (vm) => stopVm(call, work, { vm, shutdown: true, force: false }));
+        await lockedIfThere(call, work, (vm) => stopVm(call, work, { vm, shutdown: true, force: false }));
         // The task is over when the VM is down; qmeventd starts it again a moment later.
         void restart(call);
       });
@@ -160,6 +160,21 @@ export function fork(call: Call, type: string, work: (work: Work) => Promise<voi
   });
 }
 
+/** check_running's own words for a VM that is not there, unlike load_config's. */
+function assertExists(cluster: Cluster, node: string, vmid: number): Vm {
+  const vm = cluster.vms.get(vmid);
+  if (vm?.node === node) return vm;
+  throw new PveError(500, `unable to find configuration file for VM ${vmid} on node '${node}'\n`);
+}
+
+/** The same, for a worker that asks first whether the VM runs. */
+function lockedIfThere(call: Call, work: Work, action: (vm: Vm) => Promise<void>): Promise<void> {
+  const { cluster, node, vmid } = call;
+  return withLock(cluster, work, { vmid, timeoutMs: LOCK_MS }, () =>
+    action(assertExists(cluster, node, vmid)),
+  );
+}
+
 /** The VM under its file lock; it may be gone by now. */
 export function locked<T>(call: Call, work: Work, action: (vm: Vm) => Promise<T>): Promise<T> {
   const { cluster, node, vmid } = call;
@@ -168,8 +183,8 @@ export function locked<T>(call: Call, work: Work, action: (vm: Vm) => Promise<T>
 
 /** A VM that isn't running, or isn't here, is refused before there is a task. */
 function needRunning(call: Call): Vm {
-  const { cluster, vmid } = call;
-  const vm = findVm(cluster, call.node, vmid);
+  const { cluster, node, vmid } = call;
+  const vm = assertExists(cluster, node, vmid);
   if (!vm.run) throw new PveError(500, `VM ${vmid} not running\n`);
   return vm;
 }

@@ -243,7 +243,7 @@ async function destroy(call: Call, work: Work, vm: Vm): Promise<void> {
     if (key !== undefined) freeVolume(cluster, node, key);
   }
   if (flag(params, "destroy-unreferenced-disks") === true) {
-    for (const volume of [...cluster.volumes.values()]) {
+    for (const volume of cluster.volumes.values()) {
       const here = volume.node === node || volume.node === "";
       if (volume.vmid === vmid && here && volume.content === "images")
         freeVolume(cluster, node, volume.volid);

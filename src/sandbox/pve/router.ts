@@ -119,7 +119,7 @@ export async function dispatch(
   { method: found }: Found,
   { who, given }: { who: Who; given: Map<string, unknown> },
 ): Promise<{ data: unknown; total: number | undefined }> {
-  const node = String(given.get("node") ?? "");
+  const node = asText(given.get("node"));
   const run = async (): Promise<{ data: unknown; total: number | undefined }> => {
     const params = checkParams(found.schema, given, cluster.options.version);
     const vmid = Number(params.get("vmid") ?? 0);
@@ -136,6 +136,10 @@ export async function dispatch(
   }
   if (found.protected && isFrozen(cluster, node)) return frozen(cluster, node, run);
   return run();
+}
+
+function asText(value: unknown): string {
+  return typeof value === "string" ? value : "";
 }
 
 function isFrozen(cluster: Cluster, node: string): boolean {

@@ -5,7 +5,7 @@ import { inventedFingerprint } from "./certificate.ts";
 import { type Cluster, GIB, type Node, newMac, newUuid, newVm } from "./cluster.ts";
 import { boot } from "./guest.ts";
 import { makeTemplate } from "./qemu.ts";
-import { allocate, needImageStorage } from "./storage.ts";
+import { allocate, needImageStorage, volumeKey } from "./storage.ts";
 import { armTaskFault } from "./tasks.ts";
 import type { Account, PveSimulatorOptions, Storage, Vm } from "./types.ts";
 
@@ -43,6 +43,7 @@ export function createCluster(options: PveSimulatorOptions): Cluster {
   for (const [index, name] of names.entries()) {
     addTemplate(cluster, { vmid: 9000 + 100 * index, node: name, name: "debian-12", storage: "local" });
   }
+  for (const node of names) addIso(cluster, node, "rescue.iso");
   addTemplate(cluster, { vmid: 9001, node: cluster.localNode, name: "ubuntu-24.04", storage: "shared" });
   addTemplate(cluster, {
     vmid: 9002,
@@ -95,6 +96,21 @@ function storages(totalBytes: number): Storage[] {
     // Nothing can be built on it.
     { ...common, id: "backups", type: "nfs", shared: true, thin: false, content: ["backup"] },
   ];
+}
+
+function addIso(cluster: Cluster, node: string, file: string): void {
+  const volid = `local:iso/${file}`;
+  const sizeBytes = 600 * 1024 ** 2;
+  const common = {
+    volid,
+    storage: "local",
+    node,
+    vmid: 0,
+    sizeBytes,
+    base: undefined,
+    createdAt: Date.now(),
+  };
+  cluster.volumes.set(volumeKey(cluster, node, volid), { ...common, format: "iso", content: "iso" });
 }
 
 interface TemplateInput {

@@ -155,8 +155,8 @@ export function changeVm(cluster: Cluster, vmid: number, change: VmChange): Vm {
 /** As after a migration: its own disks go with it. */
 function moveVm(cluster: Cluster, vm: Vm, node: string): void {
   if (!cluster.nodes.has(node)) throw new TypeError(`there is no node ${node}`);
-  for (const [key, volume] of [...cluster.volumes]) {
-    if (volume.vmid !== vm.vmid || volume.node === "") continue;
+  const own = [...cluster.volumes].filter(([, volume]) => volume.vmid === vm.vmid && volume.node !== "");
+  for (const [key, volume] of own) {
     cluster.volumes.delete(key);
     volume.node = node;
     cluster.volumes.set(`${node} ${volume.volid}`, volume);

@@ -1,4 +1,5 @@
 /** Snapshots: with and without RAM, rollback, delete. */
+import { withoutUndefined } from "../defined.ts";
 import { check } from "./access.ts";
 import { type Cluster, checkLock, copyGuest, digestOf, findVm } from "./cluster.ts";
 import { configJson } from "./config.ts";
@@ -112,13 +113,15 @@ function find(vm: Vm, name: string): Snapshot {
 /** With the pseudo entry `current` at its end. */
 function list(vm: Vm): object[] {
   const parent = vm.config.get("parent");
-  const rows = [...vm.snapshots.values()].map((snapshot) => ({
-    name: snapshot.name,
-    snaptime: snapshot.time,
-    vmstate: snapshot.vmstate === undefined ? 0 : 1,
-    description: snapshot.description,
-    ...(snapshot.parent === undefined ? {} : { parent: snapshot.parent }),
-  }));
+  const rows = [...vm.snapshots.values()].map((snapshot) =>
+    withoutUndefined({
+      name: snapshot.name,
+      snaptime: snapshot.time,
+      vmstate: snapshot.vmstate === undefined ? 0 : 1,
+      description: snapshot.description,
+      parent: snapshot.parent,
+    }),
+  );
   const current = {
     name: "current",
     digest: digestOf(vm),
@@ -160,7 +163,7 @@ async function create(call: Call, work: Work, name: string): Promise<void> {
       parent,
       vmstate,
       config: new Map(
-        [...vm.config].filter(([key]) => key !== "lock" && key !== "parent" && !/^unused/.test(key)),
+        [...vm.config].filter(([key]) => key !== "lock" && key !== "parent" && !key.startsWith("unused")),
       ),
       sizes: sizesOf(cluster, vm),
       running: vmstate !== undefined,

@@ -1,4 +1,5 @@
 /** Tasks of a node: the list with its two sources, a task's status and log, and its end by hand. */
+import { pause } from "../pace.ts";
 import { may, type Who } from "./access.ts";
 import { type Cluster, isOffline, nodeOf } from "./cluster.ts";
 import * as format from "./formats.ts";
@@ -37,8 +38,14 @@ export const taskMethods: Method[] = [
   method("DELETE", "/nodes/{node}/tasks/{upid}", {
     permission: "all",
     schema: { node, upid },
-    handler: (call) => {
-      findTask(call, "Sys.Modify").stop();
+    handler: async (call) => {
+      const task = findTask(call, "Sys.Modify");
+      task.stop();
+      // Five seconds for the worker's own clean-up, then SIGKILL.
+      for (let waited = 0; waited < 5000 && task.endedAt === undefined; waited += 100) {
+        await pause(call.cluster, 100);
+      }
+      task.kill();
     },
   }),
   method("GET", "/nodes/{node}/tasks/{upid}/status", {

@@ -54,9 +54,9 @@ export class PlainRefusal extends Error {
   }
 }
 
-export function plainError(status: number, text: string): PlainRefusal {
-  const reason = text.split("\n")[0] ?? "";
-  return new PlainRefusal({ status, reason, body: text });
+export function plainError(status: number, message: string): PlainRefusal {
+  const reason = message.split("\n")[0] ?? "";
+  return new PlainRefusal({ status, reason, body: message });
 }
 
 /** What the simulator does not play is said, never invented. */
