@@ -173,6 +173,7 @@ function viewStep(step: StepRow, now: Date, note: string | undefined): ViewStep 
   if (step.startedAt === null) return view;
   const elapsed = duration((step.finishedAt ?? now).getTime() - step.startedAt.getTime());
   if (step.state === "intent" && step.inDoubt) view.detail = "looking in the cloud whether it was done";
+  else if (step.state === "intent" && step.attempt > 1) view.detail = `trying again, ${elapsed}`;
   else if (view.state === "running") view.detail = note === undefined ? elapsed : `${note}, ${elapsed}`;
   else if (view.state === "done") view.detail = elapsed;
   // Begun and planned again: the thread says why.
