@@ -55,13 +55,16 @@ function checkFlavor(flavor: NovaFlavor, { size }: ProvisionOrder): void {
   if (!smaller) return;
   throw new ServiceError(
     "cloud_invalid",
-    `The cloud's flavor ${flavor.name} (${flavor.vcpus} CPU, ${flavor.ram} MiB, ${flavor.disk} GiB) is smaller than what this plan sells (${size.vcpus} CPU, ${size.memoryMib} MiB, ${size.diskGib} GiB). The operators must correct the plan.`,
-    { facts: { flavor: flavor.name } },
+    "What the cloud has for this plan is smaller than what the plan sells. The operators must correct the plan.",
+    {
+      facts: { flavor: flavor.name },
+      staffDetail: `The flavor ${flavor.name} has ${flavor.vcpus} CPU, ${flavor.ram} MiB, ${flavor.disk} GiB; the plan sells ${size.vcpus} CPU, ${size.memoryMib} MiB, ${size.diskGib} GiB.`,
+    },
   );
 }
 
 function checkImage(image: GlanceImage, flavor: NovaFlavor): void {
-  const name = image.name ?? image.id;
+  const name = image.name ?? "without a name";
   if (image.status !== "active") {
     throw new ServiceError(
       "cloud_invalid",
@@ -88,17 +91,15 @@ function checkNetwork(network: NeutronNetwork): void {
   if (network["router:external"] === true && network.shared !== true) {
     throw new ServiceError(
       "cloud_invalid",
-      `The network ${name} is the cloud's outside network; servers cannot be put on it directly. Choose another one.`,
-      { facts: { network: name } },
+      "The network is the cloud's outside network; servers cannot be put on it directly. The operators must choose another one.",
+      { facts: { network: name }, staffDetail: `The network is ${name}.` },
     );
   }
   if (network.subnets?.length === 0) {
     throw new ServiceError(
       "cloud_invalid",
-      `The network ${name} has no subnet, so it has no addresses. Choose another one.`,
-      {
-        facts: { network: name },
-      },
+      "The network has no subnet, so it has no addresses. The operators must choose another one.",
+      { facts: { network: name }, staffDetail: `The network is ${name}.` },
     );
   }
 }
