@@ -261,8 +261,8 @@ async function prepare(context: ActionContext & { database: Transaction }, plan:
   const { order, planCode, imageName, hasAgent } = Details.parse(plan.details);
   await tx.sql(
     `INSERT INTO servers (id, public_id, customer_id, cloud_id, name, plan_code, image_name, state, vcpus, memory_mib,
-       disk_gib, metadata, has_agent)
-     SELECT $1, $2, $3, c.id, $5, $6, $7, 'pending', $8, $9, $10, $11::jsonb, $12 FROM clouds c WHERE c.name = $4`,
+       disk_gib, addresses, metadata, has_agent)
+     SELECT $1, $2, $3, c.id, $5, $6, $7, 'pending', $8, $9, $10, '{}', $11::jsonb, $12 FROM clouds c WHERE c.name = $4`,
     [
       serverId,
       newPublicId("srv"),
