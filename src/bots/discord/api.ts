@@ -33,7 +33,8 @@ export function createDiscordApi({ token, apiUrl }: DiscordApiOptions): DiscordA
   const progress = new REST({
     ...options,
     timeout: PROGRESS_TIMEOUT_MS,
-    rejectOnRateLimit: ({ timeToReset }) => timeToReset > MAX_WAIT_MS,
+    // Before a call it is timeToReset that counts, after a 429 of a limit that was not announced retryAfter.
+    rejectOnRateLimit: ({ timeToReset, retryAfter }) => Math.max(timeToReset, retryAfter) > MAX_WAIT_MS,
   }).setToken(token);
   return {
     reply: new REST({ ...options, timeout: REPLY_TIMEOUT_MS }),
@@ -77,6 +78,7 @@ export const codes = {
   closedToDirectMessages: 50_007,
   missingPermissions: 50_013,
   wrongChannelType: 50_024,
+  invalidBody: 50_035,
   archivedThread: 50_083,
   threadExists: 160_004,
   lockedThread: 160_005,

@@ -1,6 +1,5 @@
 /** Every interaction that discord.js hands us, to the file that answers it. */
 import type { Interaction } from "discord.js";
-import { summaryOf } from "./api.ts";
 import { handleAutocomplete } from "./autocomplete.ts";
 import { handleButton } from "./buttons.ts";
 import type { DiscordContext } from "./context.ts";
@@ -30,11 +29,7 @@ export function createIntake(context: DiscordContext): Intake {
       else if (interaction.isButton()) await handleButton(context, interaction);
       else context.log.warn({ type: interaction.type }, "discord: an interaction of no kind that we offer");
     } catch (error) {
-      // Discord refused the answer itself, so there is nowhere left to tell it. The error may quote a URL with a token.
-      context.log.error(
-        { interaction: interaction.id, reason: summaryOf(error) },
-        "discord: an answer was refused",
-      );
+      context.log.error({ err: error, interaction: interaction.id }, "discord: a handler failed");
     }
   }
 

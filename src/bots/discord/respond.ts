@@ -11,11 +11,12 @@ import {
 } from "discord.js";
 import { codes, discordCode, isTransient, summaryOf } from "./api.ts";
 import type { DiscordContext } from "./context.ts";
-import type { DiscordMessage } from "./message.ts";
+import { type DiscordMessage, sentence } from "./message.ts";
 
 /** Whose first answer Discord took: ours, another process's, or nobody's because it came too late. */
 type Acknowledged = "ours" | "taken" | "lost";
 
+/** None of these throw: when an answer cannot be shown there is nowhere left to tell it. */
 export interface Responder {
   /** Answers or edits the answer; the message is for the asker alone. False when it was not shown by us. */
   show(message: DiscordMessage): Promise<boolean>;
@@ -41,6 +42,9 @@ export interface ResponderOptions {
   canOpen: boolean;
 }
 
+const unshown = sentence(
+  "Discord did not take the answer; what you asked for may have been done all the same. The log has the details.",
+);
 const ANSWER_WITHIN_MS = 2_600;
 const PAUSE_MS = 100;
 const EDIT_ATTEMPTS = 4;
@@ -60,9 +64,15 @@ export function createResponder(
 
   async function acknowledge(body: APIInteractionResponse): Promise<boolean> {
     clearTimeout(watch);
-    const outcome = await answerFirst(context, interaction, { body, until: receivedAt + ANSWER_WITHIN_MS });
-    if (outcome === "lost") log.warn({ interaction: interaction.id }, "discord: an answer came too late");
-    return outcome === "ours";
+    try {
+      const outcome = await answerFirst(context, interaction, { body, until: receivedAt + ANSWER_WITHIN_MS });
+      if (outcome === "lost") log.warn({ interaction: interaction.id }, "discord: an answer came too late");
+      return outcome === "ours";
+    } catch (error) {
+      // The error itself holds the interaction's token and what was to be shown, which may be a secret.
+      log.error({ interaction: interaction.id, reason: summaryOf(error) }, "discord: an answer was refused");
+      return false;
+    }
   }
 
   function defer(): Promise<boolean> {
@@ -102,6 +112,8 @@ export function createResponder(
           { interaction: interaction.id, reason: summaryOf(error) },
           "discord: an answer was not shown",
         );
+        // Our fault, and the person would see "thinking" for ever.
+        if (discordCode(error) === codes.invalidBody && message !== unshown) await edit(unshown);
         return false;
       }
     }
