@@ -5,11 +5,12 @@ import { nearest } from "../nearest.ts";
 import { serverDelete } from "./delete.ts";
 import { help } from "./help.ts";
 import { serverList, serverShow } from "./list.ts";
-import { opsAbandon, opsAdopt, opsCancel, opsConfirm, opsList, opsRetry, opsShow } from "./ops.ts";
+import { opsList, opsShow } from "./ops.ts";
 import { serverPassword } from "./password.ts";
 import { serverPower } from "./power.ts";
 import { serverProvision } from "./provision.ts";
 import { serverResize } from "./resize.ts";
+import { opsAbandon, opsAdopt, opsCancel, opsConfirm, opsRetry } from "./resolve.ts";
 import { syncRun, syncStatus } from "./sync.ts";
 
 const actions: readonly Action[] = [

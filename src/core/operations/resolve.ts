@@ -46,8 +46,11 @@ function nudgeAll(context: TransactionContext) {
   });
 }
 
-/** The plan is computed again: what was confirmed must be what is done. */
-export async function confirmOperation(context: TransactionContext, operation: OperationRow): Promise<void> {
+/** The plan is computed again: what was confirmed must be what is done. Answers what came of it. */
+export async function confirmOperation(
+  context: TransactionContext,
+  operation: OperationRow,
+): Promise<string> {
   const { database: tx, engine, principal } = context;
   if (operation.state !== "awaiting_confirmation")
     throw wrongState(operation, "confirmed", "Nothing waits for that.");
@@ -66,7 +69,7 @@ export async function confirmOperation(context: TransactionContext, operation: O
       end: "expired",
       problem: { code: "drifted", message: "The server has changed since this was asked for. Ask again." },
     });
-    return;
+    return `${operation.publicId} was not started: the server has changed since it was asked for. Ask again.`;
   }
   await requireFreeLock(context, action, operation.plan.lockKey);
   await tx.sql(
@@ -81,6 +84,7 @@ export async function confirmOperation(context: TransactionContext, operation: O
     lineBy(principal, "info", (name) => `Confirmed by ${name}.`),
   );
   nudgeAll(context);
+  return `${operation.publicId} is confirmed. The card shows how it goes.`;
 }
 
 export async function cancelOperation(context: TransactionContext, operation: OperationRow): Promise<string> {
