@@ -85,10 +85,7 @@ export async function openDomain(
 ): Promise<Domain> {
   const { log } = options;
   const key = loadMasterKey({ secretKey: settings.secretKey, dataDir: settings.dataDir });
-  const clouds = createClouds(
-    settings.clouds.map(({ type, ...cloud }) => ({ provider: type, options: cloud })),
-    log,
-  );
+  const clouds = createClouds(settings.clouds, log);
   const database = await openDatabase({
     url: settings.databaseUrl,
     dataDirectory: options.inMemory === true ? undefined : settings.dataDir,

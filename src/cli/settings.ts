@@ -36,8 +36,5 @@ export function chosenClouds(settings: Settings, name: string | undefined): read
 }
 
 export function openClouds(chosen: readonly CloudSettings[], terminal: Terminal): CloudRegistry {
-  return createClouds(
-    chosen.map(({ type, ...options }) => ({ provider: type, options })),
-    logOf(terminal),
-  );
+  return createClouds(chosen, logOf(terminal));
 }

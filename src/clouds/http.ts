@@ -2,7 +2,7 @@
 // a reading call may be repeated, a changing call whose answer was lost may have happened and is never sent again from here.
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
-import { Agent, request as undiciRequest } from "undici";
+import { Agent, buildConnector, request as undiciRequest } from "undici";
 import { ServiceError } from "../core/errors.ts";
 import { assertOutsideTransaction } from "../database/transaction.ts";
 
@@ -15,6 +15,8 @@ export interface HttpClientOptions {
   verifyTls: boolean;
   /** PEM. */
   ca?: string;
+  /** SHA-256 of the one certificate that is trusted, whoever signed it; then `ca` and `verifyTls` do not matter. */
+  fingerprint?: string;
   maxBodyBytes?: number;
   log: Logger;
   now?: () => number;
@@ -66,11 +68,7 @@ const RETRIED_STATUSES = new Set([429, 502, 503, 504]);
 
 export function createHttpClient(options: HttpClientOptions): HttpClient {
   const agent = new Agent({
-    connect: {
-      timeout: options.connectTimeoutMs,
-      rejectUnauthorized: options.verifyTls,
-      ...(options.ca === undefined ? {} : { ca: options.ca }),
-    },
+    connect: connectorOf(options),
     // The total timeout of each call rules; undici's own would end it with another error.
     headersTimeout: 0,
     bodyTimeout: 0,
@@ -97,6 +95,35 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
   }
 
   return { send, close: () => agent.destroy() };
+}
+
+function connectorOf(options: HttpClientOptions): buildConnector.connector {
+  const { fingerprint, connectTimeoutMs: timeout } = options;
+  if (fingerprint === undefined) {
+    return buildConnector({
+      timeout,
+      rejectUnauthorized: options.verifyTls,
+      ...(options.ca === undefined ? {} : { ca: options.ca }),
+    });
+  }
+  // A resumed TLS session shows no certificate, so none is resumed.
+  const connect = buildConnector({ timeout, rejectUnauthorized: false, maxCachedSessions: 0 });
+  const wanted = normalFingerprint(fingerprint);
+  return (target, callback) => {
+    connect(target, (error, socket) => {
+      if (error !== null) return callback(error, null);
+      // Before a byte of ours is sent. A connection without TLS has no certificate, and so not the pinned one.
+      const seen = "getPeerCertificate" in socket ? socket.getPeerCertificate().fingerprint256 : undefined;
+      if (seen !== undefined && normalFingerprint(seen) === wanted) return callback(null, socket);
+      socket.destroy();
+      const message = `the certificate has the fingerprint ${seen ?? "(none: no TLS)"}, not the configured one`;
+      return callback(Object.assign(new Error(message), { code: "ERR_TLS_FINGERPRINT" }), null);
+    });
+  };
+}
+
+function normalFingerprint(text: string): string {
+  return text.replaceAll(/[^0-9a-f]/giu, "").toLowerCase();
 }
 
 async function exchange(

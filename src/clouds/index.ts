@@ -1,12 +1,16 @@
-// The registry of clouds. A provider is one folder and two lines here: its options' type and its factory.
+// The registry of clouds. A provider is one folder, and here its options' type and its factory.
 import type { Logger } from "pino";
 import type { Cloud, Clouds } from "../core/cloud.ts";
 import { ServiceError } from "../core/errors.ts";
 import { createOpenStackCloud } from "./openstack/cloud.ts";
 import type { OpenStackCloudOptions } from "./openstack/options.ts";
+import { createPveCloud } from "./pve/cloud.ts";
+import type { PveCloudOptions } from "./pve/options.ts";
 
 /** One configured cloud; `config/` makes these. */
-export type CloudEntry = { provider: "openstack"; options: OpenStackCloudOptions };
+export type CloudEntry =
+  | ({ type: "openstack" } & OpenStackCloudOptions)
+  | ({ type: "pve" } & PveCloudOptions);
 
 export interface CloudRegistry extends Clouds {
   close(): Promise<void>;
@@ -16,13 +20,13 @@ export interface CloudRegistry extends Clouds {
 export function createClouds(entries: readonly CloudEntry[], log: Logger): CloudRegistry {
   const clouds = new Map<string, Cloud>();
   for (const entry of entries) {
-    const { name } = entry.options;
+    const { name } = entry;
     if (clouds.has(name)) {
       throw new ServiceError("configuration", `Two clouds are called ${name}. Give each its own name.`, {
         facts: { cloud: name },
       });
     }
-    clouds.set(name, factories[entry.provider](entry.options, { log: log.child({ cloud: name }) }));
+    clouds.set(name, openCloud(entry, log.child({ cloud: name })));
   }
   return {
     get(name) {
@@ -43,9 +47,11 @@ export function createClouds(entries: readonly CloudEntry[], log: Logger): Cloud
   };
 }
 
-const factories: {
-  [P in CloudEntry["provider"]]: (options: OptionsOf<P>, runtime: { log: Logger }) => Cloud;
-} = {
-  openstack: createOpenStackCloud,
-};
-type OptionsOf<P> = Extract<CloudEntry, { provider: P }>["options"];
+function openCloud(entry: CloudEntry, log: Logger): Cloud {
+  switch (entry.type) {
+    case "openstack":
+      return createOpenStackCloud(entry, { log });
+    case "pve":
+      return createPveCloud(entry, { log });
+  }
+}

@@ -224,21 +224,46 @@ export const OpenStackEntry = z.strictObject({
     .optional(),
 });
 
-/** Known, so that an entry is not misread; readSettings refuses it until the provider is there. */
+const vmid = whole(100, 999_999_999);
+const vmidRange = z.preprocess(
+  // "100000-199999"
+  (value) => (typeof value === "string" ? value.split("-").map((part) => part.trim()) : value),
+  z
+    .tuple([vmid, vmid], 'is no range of VMIDs — write it as "100000-199999"')
+    .refine(([from, to]) => from <= to, 'ends before it begins — write it as "100000-199999"'),
+);
 export const PveEntry = z.strictObject({
   type: z.literal("pve"),
   url: z
     .string()
     .refine((text) => isUrl(text, ["https:", "http:"]), "is no address — write it as https://host:8006"),
-  tokenId: line,
-  tokenSecret: line,
+  tokenId: z
+    .string()
+    .regex(/^[^\s@!]+@[^\s@!]+![^\s@!]+$/, "is no token id — write it as user@realm!name")
+    .optional(),
+  tokenSecret: line.optional(),
+  username: z
+    .string()
+    .regex(/^[^\s@!]+@[^\s@!]+$/, "is no user — write it as user@realm")
+    .optional(),
+  password: line.optional(),
   verifyTls: yes.optional(),
   ca: line.optional(),
-  fingerprint: line.optional(),
-  vmidRange: z.union([z.string(), z.tuple([whole(100, 999_999_999), whole(100, 999_999_999)])]).optional(),
+  fingerprint: z
+    .string()
+    .regex(
+      /^[0-9a-f]{2}(:?[0-9a-f]{2}){31}$/i,
+      "is no SHA-256 fingerprint — copy it from the node's Certificates page (32 bytes in hex)",
+    )
+    .optional(),
+  vmidRange: vmidRange.default([100_000, 199_999]),
   apiTimeoutMs: whole(1_000, 600_000).optional(),
   connectTimeoutMs: whole(100, 600_000).optional(),
   network: line.optional(),
+  storage: line.optional(),
+  clone: z.enum(["full", "linked"]).default("full"),
+  nameservers: z.array(line).min(1).optional(),
+  searchDomain: line.optional(),
   maxConcurrent,
 });
 

@@ -5,18 +5,18 @@ import type { EnvironmentReader } from "./environment.ts";
 import { parsePart, type Reading } from "./issues.ts";
 import { type OpenStackSettings, readOpenStackEntry, readOpenStackEnvironment } from "./openstack.ts";
 import { adviceFor, type Problems } from "./problems.ts";
+import { type PveSettings, readPveEntry } from "./pve.ts";
 import {
   Channels,
   CloudName,
   CustomerEntry,
   PlanEntry,
   Policies,
-  PveEntry,
   StaffMember,
   WebhookEntry,
 } from "./schema.ts";
 
-export type CloudSettings = OpenStackSettings;
+export type CloudSettings = OpenStackSettings | PveSettings;
 export type CustomerSettings = z.output<typeof CustomerEntry>;
 export type WebhookSettings = z.output<typeof WebhookEntry>;
 export type PolicySettings = z.output<typeof Policies>;
@@ -102,8 +102,8 @@ function readClouds(reading: Reading, environment: EnvironmentReader, cwd: strin
       const cloud = readOpenStackEntry(name, { ...reading, environment, cwd });
       if (cloud) clouds.push(cloud);
     } else if (type === "pve") {
-      parsePart(PveEntry, ["clouds", name], reading);
-      problems.add(`${where}: Proxmox VE support comes with the next release`, "remove this entry");
+      const cloud = readPveEntry(name, { ...reading, environment });
+      if (cloud) clouds.push(cloud);
     } else {
       const advice = adviceFor(
         typeof type === "string" ? type : "",

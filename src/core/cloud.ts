@@ -124,6 +124,8 @@ export const ProvisionOrder = z.object({
   /** The secret that holds the first password; set in the guest at first boot. */
   passwordSecretId: z.string(),
   defaultUser: z.string().nullable(),
+  /** Public keys that may log in as the default user, set at first boot (PVE). */
+  sshKeys: z.array(z.string()).optional(),
   /** PVE: where to build it; chosen by room when absent. */
   node: z.string().optional(),
 });

@@ -13,7 +13,8 @@ import {
   type TargetSize,
 } from "../../src/core/cloud.ts";
 import { type ErrorCode, ServiceError } from "../../src/core/errors.ts";
-import { contextOf, definitionOf, type RunOptions, runAll, runStep } from "./run-step.ts";
+import type { Database } from "../../src/database/client.ts";
+import { contextOf, createStepOf, definitionOf, type RunOptions, runAll, runStep } from "./run-step.ts";
 
 export interface CloudUnderTest {
   cloud: Cloud;
@@ -27,6 +28,10 @@ export interface CloudUnderTest {
   makeStranger(): Promise<string>;
   /** Metadata that makes a build fail; absent when the cloud has no such thing. */
   failingBuild?: Record<string, string>;
+  /** What is not there; default a random UUID. */
+  absent?: { externalId: string; imageId: string; networkId: string };
+  /** For clouds whose steps keep rows of their own. */
+  database?: Database;
   /** Power verbs that the far side cannot play, though the real thing can. */
   unplayed?: readonly PowerVerb[];
   /** Absent on a real cloud. */
@@ -64,6 +69,7 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
     () => {
       let under: CloudUnderTest;
       const seen: unknown[] = [];
+      const rows: NonNullable<RunOptions["rows"]> = new Map();
 
       beforeAll(async () => {
         under = await open();
@@ -75,8 +81,17 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
       const options = (operationId: string = randomUUID()): RunOptions => ({
         operationId,
         secret: CANARY,
+        database: under.database,
+        rows,
         ...under.pace,
       });
+
+      /** The create step of an order, after everything that comes before it. */
+      async function startCreate(order: ProvisionOrder, operationId: string) {
+        const { before, create } = createStepOf(under.cloud, under.cloud.provision(order));
+        await runAll(under.cloud, before, options(operationId));
+        return create;
+      }
 
       async function build(overrides: Partial<ProvisionOrder> = {}, operationId: string = randomUUID()) {
         const { cloud, order } = under;
@@ -85,7 +100,7 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         seen.push(runs);
         const [server] = await cloud.findByMarker(operationId);
         if (server === undefined) throw new Error("the server was built, but its marker does not find it");
-        return { server, operationId, runs };
+        return { server, operationId, runs, create: runs[createStepOf(cloud, steps).before.length] };
       }
 
       async function remove(externalId: string): Promise<void> {
@@ -232,8 +247,7 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         const waits = await Promise.all(
           ids.map(async (operationId, index): Promise<OpenWait> => {
             const order = { ...under.order, name: `t-${operationId.slice(-8)}` };
-            const [planned] = cloud.provision(order);
-            if (planned === undefined) throw new Error("no step");
+            const planned = await startCreate(order, operationId);
             const context = contextOf(cloud, planned, options(operationId));
             const issued = await definitionOf(cloud, planned.name).issue(context);
             if (issued.kind !== "wait") throw new Error("nothing to wait for");
@@ -262,7 +276,9 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
           .toBe(3);
         for (const id of ids) {
           const [server] = await cloud.findByMarker(id);
-          if (server !== undefined) await remove(server.externalId);
+          if (server === undefined) continue;
+          rows.set(server.externalId, server.data ?? {});
+          await remove(server.externalId);
         }
         expect(await cloud.watch([])).toEqual([]);
       });
@@ -272,8 +288,7 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         const stranger = await under.makeStranger();
         const other = await build();
         const { server, operationId } = await build();
-        const [planned] = cloud.provision(under.order);
-        if (planned === undefined) throw new Error("no step");
+        const { create: planned } = createStepOf(cloud, cloud.provision(under.order));
         const undo = definitionOf(cloud, planned.name).compensation?.({
           operation: contextOf(cloud, planned, options(operationId)).operation,
           input: planned.input,
@@ -300,8 +315,7 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         const failingBuild = under.failingBuild ?? skipWith("no way to make a build fail here");
         const operationId = randomUUID();
         const order = { ...under.order, name: `t-${operationId.slice(-8)}`, metadata: failingBuild };
-        const [planned] = under.cloud.provision(order);
-        if (planned === undefined) throw new Error("no step");
+        const planned = await startCreate(order, operationId);
         const { verdict } = await runStep(under.cloud, planned, options(operationId));
         expect(verdict.kind).toBe("failed");
         if (verdict.kind !== "failed") throw new Error("the build did not fail");
@@ -327,9 +341,9 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         const faults = under.faults ?? skipWith("needs a simulator");
         const operationId = randomUUID();
         faults.loseAnswerOfCreate();
-        const { runs, server } = await build({}, operationId);
-        expect(runs[0]?.lost?.code).toBe("unknown_outcome");
-        expect(runs[0]?.issued).toBe(1);
+        const { create, server } = await build({}, operationId);
+        expect(create?.lost?.code).toBe("unknown_outcome");
+        expect(create?.issued).toBe(1);
         expect(await under.cloud.findByMarker(operationId)).toHaveLength(1);
         await remove(server.externalId);
       });
@@ -338,9 +352,9 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         const faults = under.faults ?? skipWith("needs a simulator");
         const operationId = randomUUID();
         faults.cutCreate();
-        const { runs, server } = await build({}, operationId);
-        expect(runs[0]?.lost?.code).toBe("unknown_outcome");
-        expect(runs[0]?.issued).toBe(2);
+        const { create, server } = await build({}, operationId);
+        expect(create?.lost?.code).toBe("unknown_outcome");
+        expect(create?.issued).toBe(2);
         expect(await under.cloud.findByMarker(operationId)).toHaveLength(1);
         await remove(server.externalId);
       });

@@ -5,15 +5,24 @@ import { ServiceError } from "../../src/core/errors.ts";
 
 const log = pino({ level: "silent" });
 const entry = (name: string, more: { caFile?: string } = {}) => ({
-  provider: "openstack" as const,
-  options: { name, auth: { authUrl: "http://127.0.0.1:9/v3", username: "u", password: "p" }, ...more },
+  type: "openstack" as const,
+  name,
+  auth: { authUrl: "http://127.0.0.1:9/v3", username: "u", password: "p" },
+  ...more,
+});
+const pve = (name: string) => ({
+  type: "pve" as const,
+  name,
+  url: "https://127.0.0.1:9",
+  credential: { kind: "token" as const, tokenId: "a@pve!b", tokenSecret: "c" },
+  vmidRange: [100, 200] as const,
 });
 
 it("opens nothing, finds clouds by name, and says which are configured", async () => {
-  const clouds = createClouds([entry("a"), entry("b")], log);
+  const clouds = createClouds([entry("a"), pve("b")], log);
   expect(clouds.list().map((cloud) => [cloud.name, cloud.provider])).toEqual([
     ["a", "openstack"],
-    ["b", "openstack"],
+    ["b", "pve"],
   ]);
   expect(clouds.get("b").name).toBe("b");
   expect(() => clouds.get("c")).toThrow(

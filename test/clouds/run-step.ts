@@ -1,7 +1,7 @@
 /** The engine's part for one step, without the engine: issue, find out after a lost answer, wait, verify. */
 import { setTimeout as pause } from "node:timers/promises";
 import { pino } from "pino";
-import type { Cloud, OpenWait } from "../../src/core/cloud.ts";
+import type { Cloud, OpenWait, RemoteServer } from "../../src/core/cloud.ts";
 import { isServiceError, type ServiceError } from "../../src/core/errors.ts";
 import type { PlannedStep, StepContext, StepDefinition, Verdict } from "../../src/core/operations/step.ts";
 import type { Database } from "../../src/database/client.ts";
@@ -9,13 +9,17 @@ import type { Database } from "../../src/database/client.ts";
 export interface RunOptions {
   operationId: string;
   secret?: string;
+  /** Where a step may keep rows of its own (PVE's reservations); any use of it throws otherwise. */
+  database?: Database | undefined;
+  /** The rows of servers by external id, as the engine keeps them. */
+  rows?: Map<string, Record<string, unknown>>;
   /** How often the cloud is looked at. */
   everyMs?: number;
   limitMs?: number;
 }
 
 export interface StepRun {
-  verdict: Exclude<Verdict, { kind: "pending" }>;
+  verdict: Exclude<Verdict, { kind: "pending" | "again" }>;
   /** How often `issue` was called. */
   issued: number;
   /** The error of the first `issue`, when its answer was lost. */
@@ -54,14 +58,27 @@ export function contextOf(cloud: Cloud, planned: PlannedStep, options: RunOption
     marker: `op=${options.operationId}.1`,
     reference: null,
     issuedAt: new Date(),
-    externalId: null,
-    serverData: {},
+    ...rowOf(planned, options),
     cloud,
-    database: noDatabase,
+    database: options.database ?? noDatabase,
     log: pino({ level: "silent" }),
     signal: new AbortController().signal,
     readSecret: () => Promise.resolve(options.secret ?? "not-a-secret"),
   };
+}
+
+/** Steps on a server name it; those that make one find out what it is. */
+function rowOf(planned: PlannedStep, { rows, operationId }: RunOptions) {
+  const named = planned.input["externalId"] ?? planned.input["serverId"];
+  const key = typeof named === "string" ? named : operationId;
+  const data = rows?.get(key);
+  return { externalId: data === undefined ? null : key, serverData: data ?? {} };
+}
+
+function keepRow(outcome: { kind: string; server?: RemoteServer }, { rows, operationId }: RunOptions): void {
+  const { server } = outcome;
+  if (server === undefined || rows === undefined) return;
+  for (const key of [server.externalId, operationId]) rows.set(key, { ...rows.get(key), ...server.data });
 }
 
 const MAX_ATTEMPTS = 3;
@@ -78,9 +95,14 @@ export async function runStep(cloud: Cloud, planned: PlannedStep, options: RunOp
     context.issuedAt = new Date();
     try {
       const issued = await step.issue(context);
-      if (issued.kind !== "wait") return ended(run, issued);
+      if (issued.kind !== "wait") return ended(run, issued, options);
       context.reference = stored(issued.reference);
-      return await finish(step, { context, condition: stored(issued.condition), options, run });
+      const finished = await finish(step, { context, condition: stored(issued.condition), options, run });
+      if (finished !== "again") return finished;
+      // It was answered: it counts as one that was never issued.
+      context.reference = null;
+      run.issued -= 1;
+      await pause(options.everyMs ?? 15);
     } catch (error) {
       if (!isServiceError(error, "unknown_outcome")) throw error;
       run.lost = error;
@@ -88,14 +110,17 @@ export async function runStep(cloud: Cloud, planned: PlannedStep, options: RunOp
       if (probe?.effect === "unknown") throw error;
       if (probe?.effect === "present") {
         context.reference = stored(probe.reference);
-        return finish(step, { context, condition: stored(probe.condition), options, run });
+        const finished = await finish(step, { context, condition: stored(probe.condition), options, run });
+        if (finished !== "again") return finished;
+        context.reference = null;
       }
     }
   }
   throw new Error(`${step.name} was issued ${MAX_ATTEMPTS} times`, { cause: run.lost });
 }
 
-function ended(run: StepRun, verdict: StepRun["verdict"]): StepRun {
+function ended(run: StepRun, verdict: StepRun["verdict"], options: RunOptions): StepRun {
+  keepRow(verdict, options);
   run.verdict = verdict;
   if (verdict.kind === "done" && verdict.note !== undefined) run.notes.push(verdict.note);
   return run;
@@ -108,7 +133,10 @@ interface Rest {
   run: StepRun;
 }
 
-async function finish(step: StepDefinition, { context, condition, options, run }: Rest): Promise<StepRun> {
+async function finish(
+  step: StepDefinition,
+  { context, condition, options, run }: Rest,
+): Promise<StepRun | "again"> {
   run.reference = context.reference;
   const limit = Date.now() + (options.limitMs ?? 15_000);
   let wait: OpenWait = { id: "wait", condition, since: context.issuedAt, observedAt: null };
@@ -118,7 +146,8 @@ async function finish(step: StepDefinition, { context, condition, options, run }
       run.notes.push(observation.note);
     if (observation?.result !== undefined) {
       const verdict = await verify(step, context);
-      if (verdict.kind !== "pending") return ended(run, verdict);
+      if (verdict.kind === "again") return "again";
+      if (verdict.kind !== "pending") return ended(run, verdict, options);
       // As the engine does: a new wait, from now on.
       context.issuedAt = new Date();
       wait = { id: "wait", condition: stored(verdict.condition), since: context.issuedAt, observedAt: null };
@@ -148,4 +177,15 @@ export async function runAll(cloud: Cloud, steps: PlannedStep[], options: RunOpt
     if (run.verdict.kind === "failed") throw run.verdict.error;
   }
   return runs;
+}
+
+/** A create's procedure in two: what comes before the step that makes the server, and that step. */
+export function createStepOf(
+  cloud: Cloud,
+  steps: PlannedStep[],
+): { before: PlannedStep[]; create: PlannedStep } {
+  const index = steps.findIndex((step) => definitionOf(cloud, step.name).compensation !== undefined);
+  const create = steps[index];
+  if (create === undefined) throw new Error("a create step must be able to undo");
+  return { before: steps.slice(0, index), create };
 }

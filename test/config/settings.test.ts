@@ -143,7 +143,7 @@ describe("all problems at once", () => {
   const PROBLEMS = `
 clouds:
   main: { type: openstack, auth: { auth_url: "https://c/v3", username: u, project_name: p } }
-  old: { type: pve, url: "https://pve:8006", tokenId: "a@pve!b", tokenSecret: canary-token }
+  old: { type: pve, url: "https://pve:8006", tokenId: "a@pve!b", password: canary-token }
   odd: { type: openstak }
 staff:
   - { name: Sam, role: operater, slack: [U111111] }
@@ -192,7 +192,7 @@ policies: { allowPrivateWebhooks: [10.0.0.0/33] }
     ["wrong kind of token", /^SLACK_APP_TOKEN is no app token — .*xapp-/],
     ["missing id", /^DISCORD_APPLICATION_ID is missing/],
     ["incomplete credential", /ratatosk\.yaml line 3: clouds\.main\.auth lacks a password/],
-    ["Proxmox VE", /line 4: clouds\.old: Proxmox VE support comes with the next release — remove this entry/],
+    ["Proxmox VE", /line 4: clouds\.old needs either tokenId and tokenSecret, or username and password/],
     ["type", /line 5: clouds\.odd\.type is not known — did you mean "openstack"/],
     ["role", /line 7: staff\[0\]\.role must be one of .* — did you mean "operator"/],
     ["Slack id", /line 8: staff\[1\]\.slack\[0\] is no Slack member id/],
@@ -300,7 +300,7 @@ describe("the file", () => {
       CLOUD.replace("canary-pw", () => "'pre-${PW}-$${PW}'"),
       { PW: "a b: #c" },
     );
-    expect(settings.clouds[0]?.auth.password).toBe("pre-a b: #c-${PW}");
+    expect(settings.clouds[0]).toMatchObject({ auth: { password: "pre-a b: #c-${PW}" } });
 
     expect(
       problemsOf(() => read(CLOUD.replace("canary-pw", "'${OS_PASSWORT}'"), { OS_PASSWORD: "x" })),

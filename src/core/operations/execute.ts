@@ -138,9 +138,18 @@ async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
     );
     if (left[0]?.more !== true) return false;
     await tx.sql(
-      `UPDATE operation_steps SET state = $3, problem = $4::jsonb WHERE operation_id = $1 AND seq = $2`,
-      [row.id, at.step.seq, at.step.inDoubt ? "intent" : "planned", problem],
+      `UPDATE operation_steps SET state = $3, problem = $4::jsonb, in_doubt = $5, reference = $6::jsonb
+       WHERE operation_id = $1 AND seq = $2`,
+      [
+        row.id,
+        at.step.seq,
+        at.step.inDoubt ? "intent" : "planned",
+        problem,
+        at.step.inDoubt,
+        at.step.reference,
+      ],
     );
+    await closeWaits(tx, row.id);
     if (at.step.attempt === 1) {
       const minutes = Math.max(1, Math.round(engine.patienceMs / 60_000));
       // What follows in the sentence is for the end: that nothing was changed, and what to do about it.
@@ -158,6 +167,11 @@ async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
   // An earlier call may have done it, and without a probe nothing has told since.
   const unknown = at.step.inDoubt && at.definition.probe === undefined;
   return unknown ? giveUp(run, at, problem.staffDetail ?? problem.message) : failStep(run, at, problem);
+}
+
+/** The outcome of the call is known, and it was "not now": nothing of it is in doubt any more. */
+async function issueAgain(run: Run, at: At, problem: Problem): Promise<Progress> {
+  return tryLater(run, { ...at, step: { ...at.step, inDoubt: false, reference: null } }, problem);
 }
 
 /** Somebody asked and we do not know what came of it. */
@@ -296,6 +310,7 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
   }
   if (verdict.kind === "done") return finishStep(run, at, verdict);
   if (verdict.kind === "failed") return failStep(run, at, problemOf(verdict.error), verdict.server);
+  if (verdict.kind === "again") return issueAgain(run, at, problemOf(verdict.error));
   if (await isPast(engine, at.step.deadlineAt, 0)) {
     return giveUp(
       run,

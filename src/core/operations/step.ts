@@ -89,7 +89,9 @@ export type Verdict =
   | ({ kind: "done" } & StepOutcome)
   | { kind: "failed"; error: ServiceError; server?: RemoteServer }
   /** Not there yet: watch on. */
-  | { kind: "pending"; condition: Record<string, unknown>; note?: string };
+  | { kind: "pending"; condition: Record<string, unknown>; note?: string }
+  /** The cloud refused after it had accepted, did nothing, and may take it later (a lock of seconds): issue it again. */
+  | { kind: "again"; error: ServiceError };
 
 export interface StepDefinition {
   readonly name: string;

@@ -93,6 +93,29 @@ export const clusterMethods: Method[] = [
       return { timezone: "UTC", time, localtime: time };
     },
   }),
+  method("GET", "/nodes/{node}/network", {
+    permission: "all",
+    schema: {
+      node,
+      type: oneOf(
+        "bridge",
+        "bond",
+        "eth",
+        "alias",
+        "vlan",
+        "fabric",
+        "OVSBridge",
+        "OVSBond",
+        "OVSPort",
+        "OVSIntPort",
+        "vnet",
+        "any_bridge",
+        "any_local_bridge",
+        "include_sdn",
+      ),
+    },
+    handler: interfaces,
+  }),
   method("GET", "/nodes/{node}/storage", {
     permission: "all",
     protected: true,
@@ -311,4 +334,24 @@ function content({ cluster, node: name, params }: Call): object[] {
         parent: volume.base?.split("/").at(-1),
       }),
     );
+}
+
+/** Bridges that the caller may use; every node has the same two. */
+function interfaces({ params, who }: Call): object[] {
+  const type = text(params, "type");
+  if (type !== undefined && !["bridge", "any_bridge", "any_local_bridge", "include_sdn"].includes(type))
+    return [];
+  return ["vmbr0", "vmbr1"]
+    .filter((iface) => may(who.account, `/sdn/zones/localnetwork/${iface}`, ["SDN.Audit", "SDN.Use"], true))
+    .map((iface, index) => ({
+      iface,
+      type: "bridge",
+      active: 1,
+      autostart: 1,
+      bridge_ports: `eno${index + 1}`,
+      families: ["inet"],
+      method: "manual",
+      method6: "manual",
+      priority: index + 3,
+    }));
 }

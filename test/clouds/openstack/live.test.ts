@@ -4,8 +4,9 @@ import { parse } from "yaml";
 import { createOpenStackCloud } from "../../../src/clouds/openstack/cloud.ts";
 import type { OpenStackCloudOptions } from "../../../src/clouds/openstack/options.ts";
 import { type CloudUnderTest, cloudContract } from "../contract.ts";
+import { recordingLog } from "../recording-log.ts";
 import { runAll } from "../run-step.ts";
-import { orderOf, recordingLog, SMALL } from "./open-simulator.ts";
+import { orderOf, SMALL } from "./open-simulator.ts";
 
 const name = process.env["TEST_OPENSTACK_CLOUD"];
 

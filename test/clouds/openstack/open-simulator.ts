@@ -1,5 +1,3 @@
-import { Writable } from "node:stream";
-import { pino } from "pino";
 import { createOpenStackCloud } from "../../../src/clouds/openstack/cloud.ts";
 import type { OpenStackCloudOptions } from "../../../src/clouds/openstack/options.ts";
 import type { Cloud, ProvisionOrder } from "../../../src/core/cloud.ts";
@@ -9,6 +7,7 @@ import {
   startOpenStackSimulator,
 } from "../../../src/sandbox/openstack/index.ts";
 import type { CloudUnderTest } from "../contract.ts";
+import { recordingLog } from "../recording-log.ts";
 
 export interface Opened {
   cloud: Cloud;
@@ -16,17 +15,6 @@ export interface Opened {
   order: ProvisionOrder;
   logged(): string;
   close(): Promise<void>;
-}
-
-export function recordingLog() {
-  let text = "";
-  const stream = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      text += chunk.toString();
-      done();
-    },
-  });
-  return { log: pino({ level: "trace" }, stream), logged: () => text };
 }
 
 export function optionsOf(simulator: OpenStackSimulator): OpenStackCloudOptions {

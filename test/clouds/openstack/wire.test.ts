@@ -7,8 +7,8 @@ import { userDataOf } from "../../../src/clouds/openstack/user-data.ts";
 import type { Cloud } from "../../../src/core/cloud.ts";
 import { ServiceError } from "../../../src/core/errors.ts";
 import { mockHttp, nock } from "../../support/http-mock.ts";
+import { recordingLog } from "../recording-log.ts";
 import { contextOf, definitionOf } from "../run-step.ts";
-import { recordingLog } from "./open-simulator.ts";
 
 mockHttp();
 

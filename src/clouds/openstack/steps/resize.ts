@@ -210,7 +210,7 @@ async function confirmVerdict(
   client: OpenStackClient,
   context: StepContext,
   server: NovaServer,
-): Promise<Verdict> {
+): Promise<Exclude<Verdict, { kind: "again" }>> {
   const input = Input.parse(context.input);
   const status = statusOf(server);
   if (isBusy(server) || status === "UNKNOWN") {
@@ -241,7 +241,10 @@ async function confirmVerdict(
   };
 }
 
-function stillWaiting(server: NovaServer, condition: ReturnType<typeof serverCondition>): Verdict {
+function stillWaiting(
+  server: NovaServer,
+  condition: ReturnType<typeof serverCondition>,
+): Extract<Verdict, { kind: "pending" }> {
   const note = noteOf(server);
   return { kind: "pending", condition, ...(note === undefined ? {} : { note }) };
 }

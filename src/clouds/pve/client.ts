@@ -1,0 +1,125 @@
+// One authenticated call to PVE's API.
+import type { Logger } from "pino";
+import type { z } from "zod";
+import { ServiceError } from "../../core/errors.ts";
+import type { HttpClient, HttpResponse } from "../http.ts";
+import { errorOf } from "./errors.ts";
+import { encodeForm, FORM, type Parameters, unwrap } from "./form.ts";
+import type { PveCloudOptions } from "./options.ts";
+import { createSessions } from "./session.ts";
+import { parseUpid, type Upid } from "./upid.ts";
+
+export interface Call {
+  method: "GET" | "POST" | "PUT" | "DELETE";
+  /** Below /api2/json: "/nodes/pve1/qemu". */
+  path: string;
+  parameters?: Parameters;
+  /** Default: everything but GET. The guest agent's POSTs may only look. */
+  changing?: boolean;
+  timeoutMs?: number | undefined;
+  signal?: AbortSignal | undefined;
+  /** Values that must not appear anywhere. */
+  secrets?: readonly string[];
+}
+
+export interface PveClient {
+  readonly cloud: string;
+  readonly log: Logger;
+  readonly options: PveCloudOptions;
+  /** `data` of a good answer. Throws the codes of core/cloud.ts. */
+  call(request: Call): Promise<unknown>;
+  /** A reading call whose answer must be of this shape. */
+  read<T>(request: Omit<Call, "method">, schema: z.ZodType<T>): Promise<T>;
+  /** A call that begins a task, or, where older versions do it at once, none: null. */
+  begin(request: Call): Promise<Upid | null>;
+  /** The cluster's clock minus ours, by the last Date header. Milliseconds. */
+  clockOffsetMs(): number;
+  now(): number;
+  close(): Promise<void>;
+}
+
+export function createClient(
+  options: PveCloudOptions,
+  http: HttpClient,
+  { log, now }: { log: Logger; now: () => number },
+): PveClient {
+  const sessions = createSessions(options, http, now);
+  let offsetMs = 0;
+
+  async function send(request: Call): Promise<HttpResponse> {
+    const encoded = encodeForm(request.parameters ?? {});
+    const inQuery = request.method === "GET" || request.method === "DELETE";
+    const query = inQuery && encoded !== "" ? `?${encoded}` : "";
+    for (let again = true; ; again = false) {
+      // oxlint-disable-next-line no-await-in-loop -- the second time only with another session
+      const session = await sessions.get();
+      // oxlint-disable-next-line no-await-in-loop
+      const response = await http.send({
+        method: request.method,
+        url: `${options.url}/api2/json${request.path}${query}`,
+        label: labelOf(request),
+        changing: isChanging(request),
+        headers: {
+          ...(inQuery || encoded === "" ? { Accept: "application/json" } : FORM),
+          ...session.headers,
+        },
+        ...(inQuery || encoded === "" ? {} : { body: encoded }),
+        ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }),
+        signal: request.signal,
+      });
+      if (response.date !== undefined) offsetMs = response.date.getTime() - now();
+      // PVE looks at the credential before anything else, so even a changing call may be sent again.
+      if (response.status !== 401 || !sessions.refused(session) || !again) return response;
+    }
+  }
+
+  async function call(request: Call): Promise<unknown> {
+    const response = await send(request);
+    if (response.status >= 200 && response.status < 300) return unwrap(response.text);
+    throw errorOf({
+      cloud: options.name,
+      label: labelOf(request),
+      changing: isChanging(request),
+      response,
+      secrets: [...sessions.secrets, ...(request.secrets ?? [])],
+    });
+  }
+
+  return {
+    cloud: options.name,
+    log,
+    options,
+    call,
+    async read<T>(request: Omit<Call, "method">, schema: z.ZodType<T>): Promise<T> {
+      const result = schema.safeParse(await call({ ...request, method: "GET" }));
+      if (result.success) return result.data;
+      const fields = result.error.issues.map((issue) => issue.path.join(".")).join(", ");
+      throw new ServiceError("unreachable", "The cloud's answer cannot be understood, so it was not used.", {
+        facts: { cloud: options.name },
+        staffDetail: `${options.name}: ${labelOf({ ...request, method: "GET" })}: unexpected shape at ${fields}`,
+      });
+    },
+    async begin(request) {
+      const data = await call(request);
+      const upid = parseUpid(data);
+      if (upid !== null || data === null) return upid;
+      throw new ServiceError(
+        "unknown_outcome",
+        "The cloud's answer cannot be understood, so it is not known yet whether the change was made.",
+        { facts: { cloud: options.name }, staffDetail: `${options.name}: ${labelOf(request)}: no task id` },
+      );
+    },
+    clockOffsetMs: () => offsetMs,
+    now,
+    close: () => http.close(),
+  };
+}
+
+function isChanging(request: Call): boolean {
+  return request.changing ?? request.method !== "GET";
+}
+
+/** Without its parameters: they hold passwords. */
+function labelOf(request: Pick<Call, "method" | "path">): string {
+  return `${request.method} ${request.path}`;
+}

@@ -1,0 +1,159 @@
+// A PVE cluster as core/cloud.ts wants it.
+import { readFileSync } from "node:fs";
+import { type Cloud, type ConnectionCheck, powerVerbs } from "../../core/cloud.ts";
+import { problemOf, ServiceError } from "../../core/errors.ts";
+import { createHttpClient } from "../http.ts";
+import { createNetworkList, listImages } from "./catalogue.ts";
+import { createClient, type PveClient } from "./client.ts";
+import { listResources } from "./cluster.ts";
+import type { PveCloudOptions, PveRuntime } from "./options.ts";
+import { preflightProvision } from "./preflight.ts";
+import { Permissions, Version } from "./schema.ts";
+import { findByMarker, inspect, listServers } from "./server.ts";
+import { cloneStep, planClone } from "./steps/clone.ts";
+import { configureStep, planConfigure } from "./steps/configure.ts";
+import { destroyStep, haltStep, planDelete } from "./steps/delete.ts";
+import { discardStep } from "./steps/discard.ts";
+import { diskStep, planDisk } from "./steps/disk.ts";
+import { passwordStep, planPassword } from "./steps/password.ts";
+import { planPower, powerStep, rebootStep } from "./steps/power.ts";
+import { planReady, readyStep } from "./steps/ready.ts";
+import { planReserve, reserveStep } from "./steps/reserve.ts";
+import { applySizeStep, planResize, setSizeStep } from "./steps/resize.ts";
+import { createWatch } from "./watch.ts";
+
+/** Throws ServiceError `configuration` when the CA file cannot be read. */
+export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): Cloud {
+  const now = runtime.now ?? Date.now;
+  const http = createHttpClient({
+    cloud: options.name,
+    connectTimeoutMs: options.connectTimeoutMs ?? 5_000,
+    timeoutMs: options.timeoutMs ?? 30_000,
+    verifyTls: options.verifyTls ?? true,
+    ...(options.caFile === undefined ? {} : { ca: readCa(options.name, options.caFile) }),
+    ...(options.fingerprint === undefined ? {} : { fingerprint: options.fingerprint }),
+    log: runtime.log,
+    now,
+    ...(runtime.sleep === undefined ? {} : { sleep: runtime.sleep }),
+  });
+  const client = createClient(options, http, { log: runtime.log, now });
+
+  return {
+    name: options.name,
+    provider: "pve",
+    // pveproxy gives up after 30 s on a daemon that hangs, and the daemon does the work when it comes back.
+    settleMs: 60_000,
+    watchEveryMs: 2_000,
+    usesFlavors: false,
+    steps: [
+      reserveStep(client),
+      cloneStep(client),
+      configureStep(client),
+      diskStep(client),
+      powerStep(client),
+      readyStep(client),
+      discardStep(client),
+      rebootStep(client),
+      setSizeStep(client),
+      applySizeStep(client),
+      passwordStep(client),
+      haltStep(client),
+      destroyStep(client),
+    ],
+    powerVerbs,
+
+    provision: (order) => [
+      planReserve(),
+      planClone(order),
+      planConfigure(order),
+      planDisk({ diskGib: order.size.diskGib }),
+      planPower({ verb: "start" }),
+      planReady(),
+    ],
+    resize: planResize,
+    power: ({ externalId, verb }) => [planPower({ externalId, verb })],
+    password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
+    remove: ({ externalId }) => planDelete(externalId),
+
+    preflightProvision: (order, signal) => preflightProvision(client, order, signal),
+    inspect: (externalId, signal) => inspect(client, externalId, signal),
+    findByMarker: (operationId, signal) => findByMarker(client, operationId, signal),
+    listServers: (signal) => listServers(client, signal),
+    // Sizes apply directly.
+    listFlavors: () => Promise.resolve([]),
+    listImages: (signal) => listImages(client, signal),
+    listNetworks: createNetworkList(client),
+    watch: createWatch(client, runtime.lookEveryMs ?? 3_000),
+    check: () => check(client),
+    close: () => client.close(),
+  };
+}
+
+function readCa(cloud: string, path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new ServiceError(
+      "configuration",
+      `The CA file of cloud ${cloud} cannot be read: ${path}. Check its path and its permissions.`,
+      { cause: error, facts: { cloud, path } },
+    );
+  }
+}
+
+/** docs/pve.md says what each is for. 8.x has VM.Monitor for the guest agent instead of VM.GuestAgent.*. */
+const PRIVILEGES = [
+  "VM.Allocate",
+  "VM.Audit",
+  "VM.Clone",
+  "VM.Config.CPU",
+  "VM.Config.Cloudinit",
+  "VM.Config.Disk",
+  "VM.Config.Memory",
+  "VM.Config.Network",
+  "VM.Config.Options",
+  "VM.PowerMgmt",
+] as const;
+
+async function check(client: PveClient): Promise<ConnectionCheck[]> {
+  const checks: readonly (readonly [string, () => Promise<string>])[] = [
+    ["api", async () => `PVE ${(await client.read({ path: "/version" }, Version)).version}`],
+    ["privileges", () => checkPrivileges(client)],
+    [
+      "nodes",
+      async () => {
+        const { nodes, guests } = await listResources(client);
+        const online = nodes.filter((node) => node.online).length;
+        return `${online} of ${nodes.length} nodes online, ${guests.length} guests visible`;
+      },
+    ],
+  ];
+  const results: ConnectionCheck[] = [];
+  for (const [service, look] of checks) {
+    if (results[0]?.ok === false) {
+      results.push({ service, ok: false, detail: "not tried, because the API did not answer" });
+      continue;
+    }
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- the API first: without it none of the others can be asked
+      results.push({ service, ok: true, detail: await look() });
+    } catch (error) {
+      const problem = problemOf(error);
+      results.push({ service, ok: false, detail: problem.staffDetail ?? problem.message });
+    }
+  }
+  return results;
+}
+
+/** On /vms, with which a guest that is gone can be told from one that may not be seen. */
+async function checkPrivileges(client: PveClient): Promise<string> {
+  const paths = await client.read({ path: "/access/permissions" }, Permissions);
+  const granted = new Set(Object.keys(paths["/vms"] ?? paths["/"] ?? {}));
+  const missing = PRIVILEGES.filter((privilege) => !granted.has(privilege));
+  if (missing.length === 0) return "all that is needed on /vms";
+  throw new ServiceError(
+    "cloud_forbidden",
+    `The credential lacks ${missing.join(", ")} on /vms. Give it a role that has them.`,
+    { facts: { cloud: client.cloud }, staffDetail: `lacks ${missing.join(", ")} on /vms (docs/pve.md)` },
+  );
+}

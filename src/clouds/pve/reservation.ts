@@ -1,0 +1,122 @@
+// Which VMID an operation was given. PVE reserves none (two calls of /cluster/nextid give the same), so we do: a row, unique
+// for ever, of a range that nobody else uses. Somebody who takes one all the same spoils it, and is never touched.
+import { ServiceError } from "../../core/errors.ts";
+import type { Queryable } from "../../database/client.ts";
+import type { PveClient } from "./client.ts";
+import { isFree, listResources } from "./cluster.ts";
+
+/** More orders than this do not ask for a number in the same moment. */
+const MAX_TRIES = 200;
+
+export interface ForOperation {
+  database: Queryable;
+  operationId: string;
+}
+
+/** The VMID that this operation may make and remove; null when it has none. */
+export async function reservedVmid(
+  client: PveClient,
+  { database, operationId }: ForOperation,
+): Promise<number | null> {
+  const rows = await database.sql<{ vmid: number }>(
+    `SELECT r.vmid FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id
+     WHERE c.name = $1 AND r.operation_id = $2 AND r.spoilt_at IS NULL`,
+    [client.cloud, operationId],
+  );
+  return rows[0]?.vmid ?? null;
+}
+
+/** The operation that a VMID was given to; null when it is none of ours. */
+export async function holderOf(client: PveClient, database: Queryable, vmid: number): Promise<string | null> {
+  const rows = await database.sql<{ operationId: string }>(
+    `SELECT r.operation_id AS "operationId" FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id
+     WHERE c.name = $1 AND r.vmid = $2 AND r.spoilt_at IS NULL`,
+    [client.cloud, vmid],
+  );
+  return rows[0]?.operationId ?? null;
+}
+
+/** A stranger has it: it is not ours any more, and nobody of ours gets it again. */
+export async function spoil(client: PveClient, database: Queryable, vmid: number): Promise<void> {
+  client.log.warn({ cloud: client.cloud, vmid }, "somebody else uses a VMID of our range");
+  await database.sql(
+    `UPDATE vmid_reservations r SET spoilt_at = clock() FROM clouds c
+     WHERE c.id = r.cloud_id AND c.name = $1 AND r.vmid = $2 AND r.spoilt_at IS NULL`,
+    [client.cloud, vmid],
+  );
+}
+
+/** A free one, reserved. Throws `capacity` when the range is used up. */
+export async function reserveVmid(
+  client: PveClient,
+  { database, operationId }: ForOperation,
+  signal: AbortSignal,
+): Promise<number> {
+  const { guests } = await listResources(client, signal);
+  const used = new Set(guests.map((guest) => guest.vmid));
+  for (let attempt = 0; attempt < MAX_TRIES; attempt += 1) {
+    // oxlint-disable-next-line no-await-in-loop -- one after the other: each sees what the others took
+    const vmid = await takeNext(client, { database, operationId }, used);
+    // Another one may have been faster; the next look sees it.
+    if (vmid === null) continue;
+    // The list shows only what the credential sees; this asks for all.
+    // oxlint-disable-next-line no-await-in-loop
+    if (await isFree(client, vmid, signal)) return vmid;
+    // oxlint-disable-next-line no-await-in-loop
+    await spoil(client, database, vmid);
+    used.add(vmid);
+  }
+  throw new ServiceError("capacity", "No free number for the server could be reserved. Try again later.", {
+    facts: { cloud: client.cloud },
+    staffDetail: `${client.cloud}: ${MAX_TRIES} VMIDs in a row were taken by others`,
+  });
+}
+
+async function takeNext(
+  client: PveClient,
+  { database, operationId }: ForOperation,
+  used: ReadonlySet<number>,
+): Promise<number | null> {
+  const own = await reservedVmid(client, { database, operationId });
+  if (own !== null) return own;
+  const candidate = await candidateOf(client, database, used);
+  const rows = await database.sql<{ vmid: number }>(
+    `INSERT INTO vmid_reservations (cloud_id, vmid, operation_id)
+     SELECT id, $2, $3 FROM clouds WHERE name = $1 ON CONFLICT DO NOTHING RETURNING vmid`,
+    [client.cloud, candidate, operationId],
+  );
+  return rows[0]?.vmid ?? null;
+}
+
+/** Upwards, because a number that was somebody's still names their backups; gaps only when the end is reached. */
+async function candidateOf(
+  client: PveClient,
+  database: Queryable,
+  used: ReadonlySet<number>,
+): Promise<number> {
+  const [from, to] = client.options.vmidRange;
+  const rows = await database.sql<{ last: number | null }>(
+    `SELECT max(r.vmid) AS last FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id
+     WHERE c.name = $1 AND r.vmid BETWEEN $2 AND $3`,
+    [client.cloud, from, to],
+  );
+  let next = Math.max(from, (rows[0]?.last ?? 0) + 1);
+  while (next <= to && used.has(next)) next += 1;
+  if (next <= to) return next;
+  const gaps = await database.sql<{ vmid: number }>(
+    `SELECT g AS vmid FROM generate_series($2::int, $3::int) g
+     WHERE NOT g = ANY($4::int[]) AND NOT EXISTS (SELECT FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id
+       WHERE c.name = $1 AND r.vmid = g) ORDER BY g LIMIT 1`,
+    [client.cloud, from, to, [...used]],
+  );
+  const gap = gaps[0]?.vmid;
+  if (gap !== undefined) return gap;
+  throw new ServiceError(
+    "capacity",
+    "All numbers for servers of this cloud are used up. Our operators must widen the range in the configuration.",
+    {
+      facts: { cloud: client.cloud },
+      staffDetail: `${client.cloud}: vmidRange ${from}-${to} has no free VMID left; widen clouds.${client.cloud}.vmidRange`,
+    },
+  );
+}

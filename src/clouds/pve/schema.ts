@@ -1,0 +1,95 @@
+// The parts of PVE's answers that are used. PVE writes numbers as numbers or as text, depending on the place.
+import { z } from "zod";
+
+const number = z.coerce.number();
+const flag = z.union([z.boolean(), number]).transform(Boolean);
+
+export const ClusterResource = z.looseObject({
+  type: z.string(),
+  node: z.string().optional(),
+  /** Of nodes: online, offline, unknown. Of VMs: a few seconds old. */
+  status: z.string().optional(),
+  vmid: number.optional(),
+  name: z.string().optional(),
+  template: flag.optional(),
+  tags: z.string().optional(),
+  lock: z.string().optional(),
+  maxcpu: number.optional(),
+  maxmem: number.optional(),
+  maxdisk: number.optional(),
+  mem: number.optional(),
+  storage: z.string().optional(),
+  shared: flag.optional(),
+});
+export type ClusterResource = z.infer<typeof ClusterResource>;
+export const ClusterResources = z.array(ClusterResource);
+
+/** Keys of many kinds; the drives and cards are read by config.ts. */
+export const VmConfig = z.record(
+  z.string(),
+  z.union([z.string(), z.number(), z.boolean()]).transform(String),
+);
+export type VmConfig = z.infer<typeof VmConfig>;
+
+export const VmStatus = z.looseObject({
+  status: z.string(),
+  qmpstatus: z.string().optional(),
+  lock: z.string().optional(),
+  name: z.string().optional(),
+  cpus: number.optional(),
+  maxmem: number.optional(),
+  uptime: number.optional(),
+  agent: flag.optional(),
+});
+export type VmStatus = z.infer<typeof VmStatus>;
+
+export const Pending = z.array(
+  z.looseObject({ key: z.string(), pending: z.unknown().optional(), delete: number.optional() }),
+);
+
+export const Task = z.looseObject({
+  upid: z.string(),
+  type: z.string(),
+  id: z.string().nullish(),
+  starttime: number,
+  endtime: number.optional(),
+  /** Its exit status; absent or RUNNING while it runs. */
+  status: z.string().optional(),
+});
+export type Task = z.infer<typeof Task>;
+export const Tasks = z.array(Task);
+
+export const TaskStatus = z.looseObject({ status: z.string(), exitstatus: z.string().optional() });
+export type TaskStatus = z.infer<typeof TaskStatus>;
+
+export const TaskLog = z.array(z.looseObject({ t: z.string() }));
+
+export const Nodes = z.array(
+  z.looseObject({
+    node: z.string(),
+    status: z.string().optional(),
+    mem: number.optional(),
+    maxmem: number.optional(),
+  }),
+);
+
+export const Interfaces = z.array(
+  z.looseObject({ iface: z.string(), type: z.string().optional(), active: flag.optional() }),
+);
+
+export const AgentInterfaces = z.looseObject({
+  result: z.array(
+    z.looseObject({
+      name: z.string(),
+      "hardware-address": z.string().optional(),
+      "ip-addresses": z
+        .array(z.looseObject({ "ip-address": z.string(), "ip-address-type": z.string().optional() }))
+        .optional(),
+    }),
+  ),
+});
+
+export const AgentOs = z.looseObject({ result: z.looseObject({ id: z.string().optional() }) });
+export const Ticket = z.looseObject({ ticket: z.string(), CSRFPreventionToken: z.string() });
+export const Version = z.looseObject({ version: z.string() });
+export const Permissions = z.record(z.string(), z.record(z.string(), z.unknown()));

@@ -1,0 +1,200 @@
+// A VM as core/cloud.ts wants it.
+import type { RemoteServer } from "../../core/cloud.ts";
+import { ServiceError } from "../../core/errors.ts";
+import { inBatches } from "./batches.ts";
+import type { PveClient } from "./client.ts";
+import {
+  type FoundVm,
+  findVm,
+  isRunning,
+  listActiveTasks,
+  listResources,
+  type Resources,
+} from "./cluster.ts";
+import {
+  bootDiskOf,
+  coresOf,
+  diskGibOf,
+  hasAgent,
+  macAddressesOf,
+  memoryMibOf,
+  smbiosUuidOf,
+  staticAddressesOf,
+  tagsOf,
+} from "./config.ts";
+import { markersIn, markerText } from "./marker.ts";
+import type { VmStatus } from "./schema.ts";
+import { providerStatusOf, stateOf, workLockOf } from "./state.ts";
+import { agentAddresses, getStatus } from "./vm.ts";
+
+/** On every VM of ours, so that one list shows which are. */
+export const TAG = "ratatosk";
+const MIB = 2 ** 20;
+const GIB = 2 ** 30;
+/** How many VMs are asked for their details at a time. */
+const AT_ONCE = 8;
+
+/** Our external id is the VMID; it is unique in the cluster and never used again by us. Null for anything else. */
+export function vmidOf(externalId: string): number | null {
+  return /^[1-9]\d{2,8}$/u.test(externalId) ? Number(externalId) : null;
+}
+
+export async function inspect(
+  client: PveClient,
+  externalId: string,
+  signal?: AbortSignal,
+): Promise<RemoteServer> {
+  const vmid = vmidOf(externalId);
+  const found = vmid === null ? null : await findVm(client, vmid, { signal });
+  if (found === null) {
+    throw new ServiceError("cloud_not_found", "The cloud no longer has this server.", {
+      facts: { cloud: client.cloud },
+      staffDetail: `${client.cloud}: no VM ${externalId} on any node`,
+    });
+  }
+  return remoteServerOf(client, found, signal);
+}
+
+export async function remoteServerOf(
+  client: PveClient,
+  found: FoundVm,
+  signal?: AbortSignal,
+): Promise<RemoteServer> {
+  const { config, node, vmid } = found;
+  const status = await getStatus(client, found, signal);
+  const markers = markersIn(config["description"]).map(markerText);
+  const uuid = smbiosUuidOf(config);
+  const disk = bootDiskOf(config);
+  const remote: RemoteServer = {
+    externalId: String(vmid),
+    name: config["name"] ?? status.name ?? `VM ${vmid}`,
+    state: stateOf(status),
+    providerStatus: providerStatusOf(status),
+    busy: await isBusy(client, found, { status, signal }),
+    // What runs is what counts: a new size may wait in the configuration for a restart.
+    vcpus: status.cpus ?? coresOf(config).cores * coresOf(config).sockets,
+    memoryMib: status.maxmem === undefined ? memoryMibOf(config) : Math.round(status.maxmem / MIB),
+    diskGib: diskGibOf(config),
+    addresses: await addressesOf(client, found, { status, signal }),
+    markers,
+    // Of a VM without our marker nothing is recorded: it may be a stranger's that got the number.
+    data:
+      markers.length === 0
+        ? { node }
+        : {
+            node,
+            ...(uuid === null ? {} : { smbiosUuid: uuid }),
+            ...(disk === null ? {} : { bootDisk: disk.key }),
+          },
+  };
+  const lock = workLockOf(status);
+  if (lock !== null && !remote.busy) remote.fault = stuckLockAdvice(found, lock);
+  else if (remote.state === "error") remote.fault = `QEMU says ${status.qmpstatus ?? "nothing"}`;
+  return remote;
+}
+
+interface Circumstances {
+  status: VmStatus;
+  signal?: AbortSignal | undefined;
+}
+
+/** A lock without a task that holds it was left by a task that died: nothing is at work then. */
+async function isBusy(
+  client: PveClient,
+  found: FoundVm,
+  { status, signal }: Circumstances,
+): Promise<boolean> {
+  if (workLockOf(status) === null) return false;
+  return isAtWork(client, found, signal);
+}
+
+/** A clone runs under its source's number, so any running one of the node may be this VM's. */
+export async function isAtWork(client: PveClient, at: FoundVm, signal?: AbortSignal): Promise<boolean> {
+  const { nodes } = await listResources(client, signal);
+  const lock = workLockOf(at.config);
+  // A backup job and a clone to another node run elsewhere.
+  const everywhere = lock === "clone" || lock === "create";
+  const asked = everywhere ? nodes.filter((node) => node.online).map((node) => node.node) : [at.node];
+  const lists = await Promise.all(asked.map((node) => listActiveTasks(client, node, signal)));
+  return lists.flat().some((task) => isRunning(task) && mayHold(task, at.vmid));
+}
+
+function mayHold(task: { type: string; id?: string | null | undefined }, vmid: number): boolean {
+  // A backup job of many VMs has no id.
+  if (["qmclone", "qmcreate", "qmrestore", "vzdump", "qmigrateall"].includes(task.type)) return true;
+  return task.id === String(vmid);
+}
+
+export function stuckLockAdvice({ node, vmid }: { node: string; vmid: number }, lock: string): string {
+  return `VM ${vmid} is locked (${lock}) and no task of PVE is at work on it. On ${node}, after a look at its disks, run: qm unlock ${vmid}`;
+}
+
+async function addressesOf(
+  client: PveClient,
+  found: FoundVm,
+  { status, signal }: Circumstances,
+): Promise<string[]> {
+  const given = staticAddressesOf(found.config);
+  if (given.length > 0 || !hasAgent(found.config) || stateOf(status) !== "active") return given;
+  const macs = macAddressesOf(found.config);
+  return (await agentAddresses(client, found, { macs, signal })) ?? [];
+}
+
+/** Every VM that the credential sees, templates left out; details only of those that may be ours. */
+export async function listServers(client: PveClient, signal?: AbortSignal): Promise<RemoteServer[]> {
+  const resources = await listResources(client, signal);
+  const rows = resources.guests.filter((row) => row.type === "qemu" && row.template !== true);
+  const servers = await inBatches(rows, AT_ONCE, async (row) => {
+    if (!isAway(resources, row.node) && mayBeOurs(client, row)) {
+      const found = await findVm(client, row.vmid, { hint: row.node, signal });
+      // Deleted since the list was made.
+      return found === null ? [] : [await remoteServerOf(client, found, signal)];
+    }
+    return [fromRow(row, isAway(resources, row.node))];
+  });
+  return servers.flat();
+}
+
+export async function findByMarker(
+  client: PveClient,
+  operationId: string,
+  signal?: AbortSignal,
+): Promise<RemoteServer[]> {
+  const { guests } = await listResources(client, signal);
+  const rows = guests.filter((row) => row.type === "qemu" && row.template !== true && mayBeOurs(client, row));
+  const found = await inBatches(rows, AT_ONCE, async (row) => {
+    const vm = await findVm(client, row.vmid, { hint: row.node, signal });
+    const isMarked =
+      vm !== null && markersIn(vm.config["description"]).some((marker) => marker.operationId === operationId);
+    return isMarked ? [vm] : [];
+  });
+  return inBatches(found.flat(), AT_ONCE, (vm) => remoteServerOf(client, vm, signal));
+}
+
+function mayBeOurs(client: PveClient, row: Resources["guests"][number]): boolean {
+  const [from, to] = client.options.vmidRange;
+  return (row.vmid >= from && row.vmid <= to) || tagsOf(row.tags).includes(TAG);
+}
+
+function isAway({ nodes }: Resources, node: string): boolean {
+  return nodes.some((row) => row.node === node && !row.online);
+}
+
+function fromRow(row: Resources["guests"][number], away: boolean): RemoteServer {
+  const known = row.status === "running" || row.status === "stopped";
+  return {
+    externalId: String(row.vmid),
+    name: row.name ?? `VM ${row.vmid}`,
+    state: away || !known ? "unknown" : stateOf({ status: row.status ?? "", lock: row.lock }),
+    providerStatus: away
+      ? `${row.status ?? "unknown"} (node ${row.node} is away)`
+      : (row.status ?? "unknown"),
+    busy: false,
+    vcpus: row.maxcpu ?? 0,
+    memoryMib: Math.round((row.maxmem ?? 0) / MIB),
+    diskGib: Math.ceil((row.maxdisk ?? 0) / GIB),
+    addresses: [],
+    markers: [],
+    data: { node: row.node },
+  };
+}

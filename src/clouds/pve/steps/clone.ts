@@ -1,0 +1,194 @@
+import { z } from "zod";
+import type { ProvisionOrder } from "../../../core/cloud.ts";
+import { ServiceError } from "../../../core/errors.ts";
+import type {
+  Issued,
+  PlannedStep,
+  Probe,
+  StepContext,
+  StepDefinition,
+  Verdict,
+} from "../../../core/operations/step.ts";
+import type { PveClient } from "../client.ts";
+import { type FoundVm, findVm } from "../cluster.ts";
+import { lookCondition } from "../condition.ts";
+import { descriptionOf, markerLine } from "../marker.ts";
+import { placeFor } from "../placement.ts";
+import { reservedVmid, spoil } from "../reservation.ts";
+import { remoteServerOf } from "../server.ts";
+import { cloneVm } from "../vm.ts";
+import { isBeingMade, reserveUsable } from "./reserve.ts";
+import { carries, requireUnlocked, vanished } from "./target.ts";
+import { judgeTask, refusal, staffNoteOf, waitFor } from "./task.ts";
+
+const Input = z.object({
+  name: z.string(),
+  imageId: z.string(),
+  metadata: z.record(z.string(), z.string()),
+  node: z.string().optional(),
+});
+
+const CLONE = "pve.clone";
+export const DISCARD = "pve.discard";
+const COPYING = "copying the disk";
+
+export function planClone(order: ProvisionOrder): PlannedStep {
+  const input: z.infer<typeof Input> = {
+    name: order.name,
+    imageId: order.imageId,
+    metadata: order.metadata,
+    ...(order.node === undefined ? {} : { node: order.node }),
+  };
+  return { name: CLONE, label: "Copy the image", input };
+}
+
+/**
+ * Makes one VM, only ever under the VMID that this operation has reserved: a second call meets the first one's VM there and
+ * fails. PVE accepts two clones to one number and lets one of them fail in its task, so "it is there" is no proof that it is
+ * ours: the marker in its description is.
+ */
+export function cloneStep(client: PveClient): StepDefinition {
+  return {
+    name: CLONE,
+    // A full copy of a large disk over a network storage.
+    deadlineMs: 2 * 60 * 60_000,
+    callTimeoutMs: 2 * 60_000,
+    evidence: "probe",
+    issue: (context) => issue(client, context),
+    probe: (context) => probe(client, context),
+    verify: (context) => verify(client, context),
+    compensation: ({ operation }) => ({
+      name: DISCARD,
+      label: "Remove the unfinished server",
+      input: { operationId: operation.id },
+    }),
+  };
+}
+
+async function issue(client: PveClient, context: StepContext): Promise<Issued> {
+  const input = Input.parse(context.input);
+  const vmid = await reserveUsable(client, context);
+  const there = await findVm(client, vmid, { signal: context.signal });
+  if (there !== null) {
+    // Ours, or being made by an earlier call of ours: nothing is asked for twice.
+    return {
+      kind: "wait",
+      reference: { vmid },
+      condition: lookCondition(COPYING),
+      note: "It is being made already.",
+    };
+  }
+  const place = await placeFor(client, { ...input, signal: context.signal });
+  const { template } = place;
+  const upid = await cloneVm(
+    client,
+    template,
+    {
+      newid: vmid,
+      name: input.name,
+      description: descriptionOf(markerLine(context.marker), input.metadata),
+      full: place.full,
+      storage: place.storage,
+      target: place.node === template.node ? undefined : place.node,
+    },
+    { signal: context.signal },
+  );
+  if (upid === null) {
+    throw new ServiceError(
+      "unknown_outcome",
+      "The cloud's answer cannot be understood, so it is not known yet whether the server was made.",
+      { facts: { cloud: client.cloud } },
+    );
+  }
+  return waitFor(upid, { more: { vmid }, note: "The cloud has taken the order." });
+}
+
+async function probe(client: PveClient, context: StepContext): Promise<Probe> {
+  const { database, operation, signal } = context;
+  const vmid = await reservedVmid(client, { database, operationId: operation.id });
+  const found = vmid === null ? null : await findVm(client, vmid, { signal });
+  // A stranger's: our call cannot succeed any more, and the next one takes another number.
+  if (found === null || (!isBeingMade(found) && !carries(found, operation.id))) return { effect: "absent" };
+  return {
+    effect: "present",
+    reference: { vmid },
+    condition: lookCondition(COPYING, { soon: true }),
+    note: "The cloud's answer was lost, but the server is there.",
+  };
+}
+
+async function verify(client: PveClient, context: StepContext): Promise<Verdict> {
+  const { database, operation, signal } = context;
+  const vmid = await reservedVmid(client, { database, operationId: operation.id });
+  const named = context.reference?.["externalId"];
+  if (vmid === null || (named !== undefined && named !== String(vmid))) {
+    return { kind: "failed", error: wrongNumber(client, vmid) };
+  }
+  const judged = await judgeTask(client, context, "copy the image");
+  if (judged.kind === "running") return judged.verdict;
+  const found = await findVm(client, vmid, { signal });
+  if (judged.kind === "failed" && judged.error.facts["taken"] !== true) {
+    if (found === null || !carries(found, operation.id)) return failed(client, context, judged.error, found);
+  }
+  if (found === null) return { kind: "failed", error: vanished(client) };
+  if (carries(found, operation.id) && !isBeingMade(found)) {
+    return {
+      kind: "done",
+      server: await remoteServerOf(client, found, signal),
+      output: { vmid, node: found.node },
+      ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
+    };
+  }
+  if (isBeingMade(found)) return stillMaking(client, context, found);
+  await spoil(client, database, vmid);
+  return { kind: "failed", error: taken(client, found) };
+}
+
+/** Also an end that leaves the lock: whether anything is still at work is what the active tasks say. */
+async function stillMaking(client: PveClient, context: StepContext, found: FoundVm): Promise<Verdict> {
+  const remote = await remoteServerOf(client, found, context.signal);
+  if (remote.busy) return { kind: "pending", condition: lookCondition(COPYING) };
+  // The lock goes a moment after the task.
+  const again = await findVm(client, found.vmid, { hint: found.node, signal: context.signal });
+  if (again === null || !isBeingMade(again))
+    return { kind: "pending", condition: lookCondition(COPYING, { soon: true }) };
+  try {
+    await requireUnlocked(client, again, context.signal);
+  } catch (error) {
+    if (error instanceof ServiceError && error.facts["stuckLock"] === true) return { kind: "failed", error };
+    if (!(error instanceof ServiceError) || error.code !== "cloud_conflict") throw error;
+  }
+  return { kind: "pending", condition: lookCondition(COPYING) };
+}
+
+async function failed(
+  client: PveClient,
+  context: StepContext,
+  error: ServiceError,
+  found: FoundVm | null,
+): Promise<Verdict> {
+  if (found === null) return error.retryable ? { kind: "again", error } : { kind: "failed", error };
+  return refusal(client, context, { error, vm: found });
+}
+
+function wrongNumber(client: PveClient, vmid: number | null): ServiceError {
+  return new ServiceError(
+    "cloud_conflict",
+    "The server that was named is not the one that this order reserved.",
+    {
+      facts: { cloud: client.cloud },
+      staffDetail: `${client.cloud}: reserved is VMID ${vmid ?? "none"}`,
+    },
+  );
+}
+
+function taken(client: PveClient, found: FoundVm): ServiceError {
+  return new ServiceError(
+    "cloud_conflict",
+    "Somebody else took the number that was reserved for this server, so it was not made. Order it again.",
+    {
+      facts: { cloud: client.cloud, taken: true },
+      staffDetail: `${client.cloud}: VM ${found.vmid} on ${found.node} carries no marker of this order and was not touched`,
+    },
+  );
+}

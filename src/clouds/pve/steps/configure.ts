@@ -1,0 +1,116 @@
+import type { z } from "zod";
+import { ProvisionOrder } from "../../../core/cloud.ts";
+import { ServiceError } from "../../../core/errors.ts";
+import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
+import type { PveClient } from "../client.ts";
+import { type FoundVm, findVm } from "../cluster.ts";
+import { bridgeOf, cardOn, coresOf, memoryMibOf, properties, tagsOf } from "../config.ts";
+import type { Parameters } from "../form.ts";
+import { remoteServerOf, TAG } from "../server.ts";
+import { setConfig } from "../vm.ts";
+import { getTarget, requireUnlocked, vanished } from "./target.ts";
+import { explained } from "./task.ts";
+
+const Input = ProvisionOrder.pick({
+  name: true,
+  size: true,
+  networkId: true,
+  passwordSecretId: true,
+  defaultUser: true,
+  sshKeys: true,
+});
+type Input = z.infer<typeof Input>;
+
+export function planConfigure(order: ProvisionOrder): PlannedStep {
+  return {
+    name: "pve.configure",
+    label: "Set its size, network and first password",
+    input: Input.parse(order),
+  };
+}
+
+/** Before the first start, or the guest would come up as its template. All of it absolute, so it may be asked for again. */
+export function configureStep(client: PveClient): StepDefinition {
+  return {
+    name: "pve.configure",
+    deadlineMs: 10 * 60_000,
+    callTimeoutMs: 2 * 60_000,
+    evidence: "repeatable",
+    issue: (context) => issue(client, context),
+  };
+}
+
+async function issue(client: PveClient, context: StepContext): Promise<Issued> {
+  const input = Input.parse(context.input);
+  const vm = await getTarget(client, context);
+  await requireUnlocked(client, vm, context.signal);
+  const password = await context.readSecret(input.passwordSecretId);
+  const parameters = parametersOf(client, { vm, input, password });
+  await explained(client, { vm, signal: context.signal }, () =>
+    setConfig(client, vm, parameters, { signal: context.signal, secrets: [password] }),
+  );
+  const after = await findVm(client, vm.vmid, { hint: vm.node, signal: context.signal });
+  if (after === null) throw vanished(client);
+  requireApplied(client, after, input);
+  return { kind: "done", server: await remoteServerOf(client, after, context.signal) };
+}
+
+function parametersOf(
+  client: PveClient,
+  { vm, input, password }: { vm: FoundVm; input: Input; password: string },
+): Parameters {
+  const { config } = vm;
+  const { nameservers, searchDomain } = client.options;
+  return {
+    name: input.name,
+    ...sizeParameters(vm, input.size),
+    tags: [...new Set([...tagsOf(config["tags"]), TAG])].join(";"),
+    net0: cardOn(config["net0"], input.networkId),
+    ciuser: input.defaultUser ?? undefined,
+    cipassword: password,
+    sshkeys: input.sshKeys === undefined ? undefined : encodeKeys(input.sshKeys),
+    ipconfig0: "ip=dhcp",
+    nameserver: nameservers === undefined ? undefined : nameservers.join(" "),
+    searchdomain: searchDomain,
+  };
+}
+
+/** PVE wants the list itself percent-encoded, spaces as %20; the form encodes it once more. */
+export function encodeKeys(keys: readonly string[]): string {
+  return encodeURIComponent(`${keys.join("\n")}\n`);
+}
+
+/** The template's sockets are kept where the wanted number of CPUs divides by them. */
+export function sizeParameters(vm: FoundVm, size: { vcpus: number; memoryMib: number }): Parameters {
+  const { sockets: before } = coresOf(vm.config);
+  const sockets = before > 0 && size.vcpus % before === 0 ? before : 1;
+  const balloon = Number(vm.config["balloon"] ?? 0);
+  return {
+    sockets,
+    cores: size.vcpus / sockets,
+    memory: size.memoryMib,
+    // PVE refuses a lower bound above the memory itself.
+    ...(balloon > size.memoryMib ? { balloon: size.memoryMib } : {}),
+  };
+}
+
+function requireApplied(client: PveClient, { vmid, config }: FoundVm, input: Input): void {
+  const { cores, sockets } = coresOf(config);
+  const differences = [
+    cores * sockets === input.size.vcpus ? "" : `${cores * sockets} CPU`,
+    memoryMibOf(config) === input.size.memoryMib ? "" : `${memoryMibOf(config)} MiB`,
+    bridgeOf(config["net0"]) === input.networkId ? "" : `bridge ${bridgeOf(config["net0"]) ?? "none"}`,
+    properties(config["ipconfig0"] ?? "")["ip"] === "dhcp"
+      ? ""
+      : `ipconfig0 ${config["ipconfig0"] ?? "none"}`,
+  ].filter((text) => text !== "");
+  if (differences.length === 0) return;
+  throw new ServiceError(
+    "cloud_failed",
+    "The cloud accepted the settings of the server and shows other ones. Our operators must look at it.",
+    {
+      facts: { cloud: client.cloud },
+      staffDetail: `${client.cloud}: VM ${vmid} shows ${differences.join(", ")}`,
+    },
+  );
+}

@@ -1,0 +1,105 @@
+import { z } from "zod";
+import { ServiceError } from "../../../core/errors.ts";
+import type {
+  Issued,
+  PlannedStep,
+  StepContext,
+  StepDefinition,
+  Verdict,
+} from "../../../core/operations/step.ts";
+import type { PveClient } from "../client.ts";
+import type { FoundVm } from "../cluster.ts";
+import { lookCondition } from "../condition.ts";
+import { hasAgent, hasCloudInit } from "../config.ts";
+import { remoteServerOf } from "../server.ts";
+import { getStatus, guestOs, pingAgent, renewCloudInit, setConfig, setGuestPassword } from "../vm.ts";
+import { getTarget, requireUnlocked } from "./target.ts";
+import { explained } from "./task.ts";
+
+const Input = z.object({ externalId: z.string(), secretId: z.string() });
+/** How long after its start a guest's agent may still be coming up. */
+const AGENT_UP_MS = 2 * 60_000;
+
+export function planPassword(externalId: string, secretId: string): PlannedStep {
+  return { name: "pve.password", label: "Set the new password", input: { externalId, secretId } };
+}
+
+/**
+ * In the running guest when its agent answers; else for its next boot, and then that is said. The stored password is set, so
+ * doing it twice is doing it once.
+ */
+export function passwordStep(client: PveClient): StepDefinition {
+  return {
+    name: "pve.password",
+    deadlineMs: 10 * 60_000,
+    callTimeoutMs: 2 * 60_000,
+    evidence: "repeatable",
+    issue: (context) => issue(client, context),
+    async verify(context): Promise<Verdict> {
+      const vm = await getTarget(client, context);
+      const { uptime = 0 } = await getStatus(client, vm, context.signal);
+      const silent = uptime * 1000 < AGENT_UP_MS && !(await pingAgent(client, vm, context.signal));
+      if (silent) return { kind: "pending", condition: lookCondition(COMING_UP) };
+      const message = "The guest was still starting.";
+      return { kind: "again", error: new ServiceError("cloud_conflict", message, { retryable: true }) };
+    },
+  };
+}
+
+const COMING_UP = "waiting for the guest agent";
+
+async function issue(client: PveClient, context: StepContext): Promise<Issued> {
+  const { secretId } = Input.parse(context.input);
+  const { signal } = context;
+  const vm = await getTarget(client, context);
+  const status = await getStatus(client, vm, signal);
+  if (status.status !== "running" || status.qmpstatus === "paused") {
+    throw new ServiceError(
+      "cloud_conflict",
+      "The server must be running for its password to be set, so nothing was changed. Start it, then try again.",
+      { facts: { cloud: client.cloud } },
+    );
+  }
+  const os = hasAgent(vm.config) ? await guestOs(client, vm, signal) : null;
+  if (os === null) {
+    if (hasAgent(vm.config) && (status.uptime ?? 0) * 1000 < AGENT_UP_MS) {
+      return { kind: "wait", reference: {}, condition: lookCondition(COMING_UP), note: COMING_UP };
+    }
+    return forNextBoot(client, context, { vm, password: await context.readSecret(secretId) });
+  }
+  const username = os === "mswindows" ? "Administrator" : (vm.config["ciuser"] ?? "root");
+  const password = await context.readSecret(secretId);
+  await setGuestPassword(client, vm, { username, password }, { signal });
+  const server = await remoteServerOf(client, vm, signal);
+  return {
+    kind: "done",
+    server,
+    output: { passwordActive: "now", passwordUser: username },
+    note: `the guest has taken the new password of ${username}.`,
+  };
+}
+
+/** cloud-init takes a changed password at the next boot, as a new instance (PVE derives its instance id from the data). */
+async function forNextBoot(
+  client: PveClient,
+  { signal }: StepContext,
+  { vm, password }: { vm: FoundVm; password: string },
+): Promise<Issued> {
+  if (!hasCloudInit(vm.config)) {
+    throw new ServiceError(
+      "unsupported",
+      "The cloud cannot set a password in this server: no guest agent answers in it and it has no cloud-init drive. Change the password inside it.",
+      { facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: VM ${vm.vmid}` },
+    );
+  }
+  await requireUnlocked(client, vm, signal);
+  const options = { signal, secrets: [password] };
+  await explained(client, { vm, signal }, () => setConfig(client, vm, { cipassword: password }, options));
+  await renewCloudInit(client, vm, options);
+  return {
+    kind: "done",
+    server: await remoteServerOf(client, vm, signal),
+    output: { passwordActive: "after_next_boot", passwordUser: vm.config["ciuser"] ?? null },
+    note: "no guest agent answers, so the new password becomes active at the next boot.",
+  };
+}

@@ -1,0 +1,138 @@
+// Which VM a step may touch. Before each change three things must agree: our rows (the server's and the reservation of its
+// VMID), our marker on the VM, and the SMBIOS uuid that was recorded when it was made. Anything else is somebody else's.
+import { ServiceError } from "../../../core/errors.ts";
+import type { StepContext } from "../../../core/operations/step.ts";
+import type { PveClient } from "../client.ts";
+import { type FoundVm, findVm } from "../cluster.ts";
+import { smbiosUuidOf } from "../config.ts";
+import { markersIn } from "../marker.ts";
+import { holderOf, reservedVmid } from "../reservation.ts";
+import { isAtWork, stuckLockAdvice, vmidOf } from "../server.ts";
+import { lockNoteOf, workLockOf } from "../state.ts";
+
+/** Steps on a server name it in their input; steps that make one find it by their operation's reservation. */
+export async function findTarget(client: PveClient, context: StepContext): Promise<FoundVm | null> {
+  const externalId = context.input["externalId"];
+  return typeof externalId === "string"
+    ? findServerVm(client, context, externalId)
+    : findOwnVm(client, context);
+}
+
+/** Throws `cloud_not_found` when it is gone. */
+export async function getTarget(client: PveClient, context: StepContext): Promise<FoundVm> {
+  const found = await findTarget(client, context);
+  if (found !== null) return found;
+  throw vanished(client);
+}
+
+export function vanished(client: PveClient): ServiceError {
+  return new ServiceError(
+    "cloud_not_found",
+    "The server is no longer there: it was removed in the cloud meanwhile.",
+    { facts: { cloud: client.cloud } },
+  );
+}
+
+async function findServerVm(
+  client: PveClient,
+  context: StepContext,
+  externalId: string,
+): Promise<FoundVm | null> {
+  const vmid = vmidOf(externalId);
+  const found = vmid === null ? null : await findVm(client, vmid, hintOf(context));
+  if (found === null) return null;
+  const holder = await holderOf(client, context.database, found.vmid);
+  const differences = [
+    context.externalId === externalId ? "" : `our row says ${context.externalId ?? "nothing"}`,
+    holder === null ? "its VMID was never reserved by us" : "",
+    holder === null || carries(found, holder) ? "" : `it does not carry our marker op:${holder}`,
+    uuidDifference(context, found, { required: true }),
+  ].filter((text) => text !== "");
+  if (differences.length > 0) throw notOurs(client, found, differences);
+  return found;
+}
+
+async function findOwnVm(client: PveClient, context: StepContext): Promise<FoundVm | null> {
+  const { database, operation } = context;
+  const vmid = await reservedVmid(client, { database, operationId: operation.id });
+  const found = vmid === null ? null : await findVm(client, vmid, hintOf(context));
+  if (found === null) return null;
+  const differences = [
+    carries(found, operation.id) ? "" : `it does not carry our marker op:${operation.id}`,
+    uuidDifference(context, found, { required: false }),
+  ].filter((text) => text !== "");
+  if (differences.length > 0) throw notOurs(client, found, differences);
+  return found;
+}
+
+function hintOf({ serverData, signal }: StepContext) {
+  const node = serverData["node"];
+  return { signal, hint: typeof node === "string" ? node : undefined };
+}
+
+export function carries(found: FoundVm, operationId: string): boolean {
+  return markersIn(found.config["description"]).some((marker) => marker.operationId === operationId);
+}
+
+function uuidDifference(
+  { serverData }: StepContext,
+  found: FoundVm,
+  { required }: { required: boolean },
+): string {
+  const kept = serverData["smbiosUuid"];
+  const recorded = typeof kept === "string" ? kept : undefined;
+  const uuid = smbiosUuidOf(found.config);
+  if (recorded === undefined && !required) return "";
+  return recorded === uuid
+    ? ""
+    : `its SMBIOS uuid is ${uuid ?? "none"}, recorded is ${recorded ?? "none"}`;
+}
+
+function notOurs(client: PveClient, { node, vmid }: FoundVm, differences: readonly string[]): ServiceError {
+  return new ServiceError(
+    "cloud_conflict",
+    "What the cloud has under this server's number is not provably this server, so it was not touched. Our operators must look at it.",
+    {
+      facts: { cloud: client.cloud, foreign: true },
+      staffDetail: `${client.cloud}: VM ${vmid} on ${node}: ${differences.join("; ")}`,
+    },
+  );
+}
+
+/** "VM is locked" says by what, whether PVE is still at it, and what an operator must do when it is not. */
+export async function withLockAdvice(
+  client: PveClient,
+  error: ServiceError,
+  { vm, signal }: { vm: FoundVm; signal: AbortSignal },
+): Promise<ServiceError> {
+  const lock = error.facts["lock"];
+  if (typeof lock !== "string") return error;
+  const facts = { ...error.facts };
+  if (await isAtWork(client, { ...vm, config: { ...vm.config, lock } }, signal)) {
+    return new ServiceError(
+      "cloud_conflict",
+      `The cloud is at work on this server (${lockNoteOf(lock)}), so nothing was changed. Try again when it is done.`,
+      { cause: error, facts, ...(error.staffDetail === undefined ? {} : { staffDetail: error.staffDetail }) },
+    );
+  }
+  return new ServiceError(
+    "cloud_conflict",
+    `The server is locked in the cloud (${lock}) by work that was broken off, so nothing was changed. Our operators must unlock it.`,
+    {
+      cause: error,
+      facts: { ...facts, stuckLock: true },
+      staffDetail: `${client.cloud}: ${stuckLockAdvice(vm, lock)}`,
+    },
+  );
+}
+
+/** A locked VM is not asked for what PVE would refuse. */
+export async function requireUnlocked(client: PveClient, vm: FoundVm, signal: AbortSignal): Promise<void> {
+  const lock = workLockOf(vm.config);
+  if (lock === null) return;
+  const error = new ServiceError("cloud_conflict", "The server is locked in the cloud.", {
+    facts: { cloud: client.cloud, lock },
+    staffDetail: `${client.cloud}: VM ${vm.vmid} is locked (${lock})`,
+  });
+  throw await withLockAdvice(client, error, { vm, signal });
+}

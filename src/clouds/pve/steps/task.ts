@@ -1,0 +1,80 @@
+// What every step with a task does: dispatch it, and judge it when it has ended. Most refusals of PVE arrive inside the task.
+import { isServiceError, type ServiceError } from "../../../core/errors.ts";
+import type { Issued, StepContext, Verdict } from "../../../core/operations/step.ts";
+import type { PveClient } from "../client.ts";
+import { type FoundVm, taskEnd, taskWarnings } from "../cluster.ts";
+import { taskCondition } from "../condition.ts";
+import { taskError } from "../errors.ts";
+import { parseUpid, type Upid } from "../upid.ts";
+import { withLockAdvice } from "./target.ts";
+
+export function waitFor(
+  upid: Upid,
+  { more = {}, note }: { more?: Record<string, unknown>; note?: string } = {},
+): Issued {
+  return {
+    kind: "wait",
+    reference: { ...more, upid: upid.upid },
+    condition: taskCondition(upid),
+    ...(note === undefined ? {} : { note }),
+  };
+}
+
+export function upidOf(reference: Record<string, unknown> | null): Upid | null {
+  return parseUpid(reference?.["upid"]);
+}
+
+export type Judged =
+  | { kind: "running"; verdict: Verdict }
+  /** No task is known: its id was lost, or PVE has forgotten it. The VM itself must tell. */
+  | { kind: "unknown" }
+  | { kind: "ok"; warnings: string | undefined }
+  | { kind: "failed"; error: ServiceError };
+
+/** The step's task, by the id in its reference. `what` completes "The cloud tried to …". */
+export async function judgeTask(client: PveClient, context: StepContext, what: string): Promise<Judged> {
+  const upid = upidOf(context.reference);
+  if (upid === null) return { kind: "unknown" };
+  const end = await taskEnd(client, upid, context.signal);
+  if (end === "unknown") return { kind: "unknown" };
+  if (end === null) return { kind: "running", verdict: { kind: "pending", condition: taskCondition(upid) } };
+  if (!end.ok)
+    return {
+      kind: "failed",
+      error: taskError(end.exitStatus, { cloud: client.cloud, upid: upid.upid, what }),
+    };
+  if (end.exitStatus === "OK") return { kind: "ok", warnings: undefined };
+  const lines = await taskWarnings(client, upid, context.signal);
+  return {
+    kind: "ok",
+    warnings: `PVE ended task ${upid.upid} with ${end.exitStatus}: ${lines.join(" ")}`.trim(),
+  };
+}
+
+/** A refusal inside the task: a lock of a few seconds is asked past, a lasting one says what to do. */
+export async function refusal(
+  client: PveClient,
+  context: StepContext,
+  { error, vm }: { error: ServiceError; vm: FoundVm },
+): Promise<Verdict> {
+  if (error.retryable) return { kind: "again", error };
+  return { kind: "failed", error: await withLockAdvice(client, error, { vm, signal: context.signal }) };
+}
+
+/** The same for a refusal that is the call's own answer; thrown, because the engine asks again by itself. */
+export async function explained<T>(
+  client: PveClient,
+  { vm, signal }: { vm: FoundVm; signal: AbortSignal },
+  call: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await call();
+  } catch (error) {
+    if (!isServiceError(error, "cloud_conflict")) throw error;
+    throw await withLockAdvice(client, error, { vm, signal });
+  }
+}
+
+export function staffNoteOf(warnings: string | undefined): { staffNote?: string } {
+  return warnings === undefined ? {} : { staffNote: warnings };
+}

@@ -1,0 +1,179 @@
+// PVE's calls about one VM, one function each. https://pve.proxmox.com/pve-docs/api-viewer/
+
+import { isServiceError } from "../../core/errors.ts";
+import type { PveClient } from "./client.ts";
+import type { Parameters } from "./form.ts";
+import { AgentInterfaces, AgentOs, Pending, VmConfig, VmStatus } from "./schema.ts";
+import type { Upid } from "./upid.ts";
+
+export interface VmAddress {
+  node: string;
+  vmid: number;
+}
+
+export interface WriteOptions {
+  signal: AbortSignal;
+  secrets?: readonly string[];
+}
+
+function pathOf({ node, vmid }: VmAddress): string {
+  return `/nodes/${encodeURIComponent(node)}/qemu/${vmid}`;
+}
+
+/** Null when this node has no such VM. Values that wait for a restart are left out. */
+export async function findConfig(
+  client: PveClient,
+  at: VmAddress,
+  signal?: AbortSignal,
+): Promise<VmConfig | null> {
+  try {
+    return await client.read(
+      { path: `${pathOf(at)}/config`, parameters: { current: true }, signal },
+      VmConfig,
+    );
+  } catch (error) {
+    if (isServiceError(error, "cloud_not_found")) return null;
+    throw error;
+  }
+}
+
+export function getStatus(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<VmStatus> {
+  return client.read({ path: `${pathOf(at)}/status/current`, signal }, VmStatus);
+}
+
+/** The keys whose new value waits for a real restart. */
+export async function pendingKeys(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<string[]> {
+  const rows = await client.read({ path: `${pathOf(at)}/pending`, signal }, Pending);
+  return rows
+    .filter((row) => row.pending !== undefined || (row.delete ?? 0) > 0)
+    .map((row) => row.key)
+    .filter((key) => key !== "digest");
+}
+
+export interface CloneOrder {
+  newid: number;
+  name: string;
+  description: string;
+  full: boolean;
+  storage?: string | undefined;
+  target?: string | undefined;
+}
+
+export function cloneVm(
+  client: PveClient,
+  source: VmAddress,
+  { newid, name, description, full, storage, target }: CloneOrder,
+  options: WriteOptions,
+): Promise<Upid | null> {
+  const parameters = { newid, name, description, full, storage, target };
+  return client.begin({ method: "POST", path: `${pathOf(source)}/clone`, parameters, ...options });
+}
+
+/** At once, without a task. */
+export async function setConfig(
+  client: PveClient,
+  at: VmAddress,
+  parameters: Parameters,
+  options: WriteOptions,
+): Promise<void> {
+  await client.call({ method: "PUT", path: `${pathOf(at)}/config`, parameters, ...options });
+}
+
+/** To an absolute size. A task since qemu-server 8.0.2; null on PVE 7, which does it at once. */
+export function resizeDisk(
+  client: PveClient,
+  at: VmAddress,
+  { disk, gib }: { disk: string; gib: number },
+  options: WriteOptions,
+): Promise<Upid | null> {
+  const parameters = { disk, size: `${gib}G` };
+  return client.begin({ method: "PUT", path: `${pathOf(at)}/resize`, parameters, ...options });
+}
+
+export type PowerCall = "start" | "stop" | "shutdown" | "reboot" | "reset" | "suspend" | "resume";
+
+export function powerVm(
+  client: PveClient,
+  at: VmAddress,
+  { call, parameters }: { call: PowerCall; parameters?: Parameters },
+  options: WriteOptions,
+): Promise<Upid | null> {
+  const path = `${pathOf(at)}/status/${call}`;
+  return client.begin({
+    method: "POST",
+    path,
+    ...(parameters === undefined ? {} : { parameters }),
+    ...options,
+  });
+}
+
+/** With its disks, and its entries in backup jobs, replication and HA. Backups themselves stay. */
+export function destroyVm(client: PveClient, at: VmAddress, options: WriteOptions): Promise<Upid | null> {
+  const parameters = { purge: true, "destroy-unreferenced-disks": true };
+  return client.begin({ method: "DELETE", path: pathOf(at), parameters, ...options });
+}
+
+/** Makes the cloud-init drive anew, so that the next boot sees it. */
+export async function renewCloudInit(client: PveClient, at: VmAddress, options: WriteOptions): Promise<void> {
+  await client.call({ method: "PUT", path: `${pathOf(at)}/cloudinit`, ...options });
+}
+
+/** Whether the guest agent answers. PVE itself waits 3 s for it. */
+export async function pingAgent(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<boolean> {
+  return (
+    (await fromAgent(() =>
+      client.call({ method: "POST", path: `${pathOf(at)}/agent/ping`, changing: false, signal }),
+    )) !== null
+  );
+}
+
+/** Null when the agent does not answer. Addresses of these cards only, without link-local ones. */
+export async function agentAddresses(
+  client: PveClient,
+  at: VmAddress,
+  { macs, signal }: { macs: readonly string[]; signal?: AbortSignal | undefined },
+): Promise<string[] | null> {
+  const path = `${pathOf(at)}/agent/network-get-interfaces`;
+  const answer = await fromAgent(() => client.read({ path, signal }, AgentInterfaces));
+  if (answer === null) return null;
+  // A guest's own bridges and tunnels (docker0) are nobody's address.
+  const own = answer.result.filter((card) => macs.includes((card["hardware-address"] ?? "").toLowerCase()));
+  const all = own.flatMap((card) => (card["ip-addresses"] ?? []).map((address) => address["ip-address"]));
+  return [...new Set(all.filter((address) => !/^(?:fe80:|169\.254\.|127\.|::1$)/iu.test(address)))];
+}
+
+/** The guest's operating system by the agent ("debian", "mswindows"); null when it does not answer. */
+export async function guestOs(
+  client: PveClient,
+  at: VmAddress,
+  signal?: AbortSignal,
+): Promise<string | null> {
+  const path = `${pathOf(at)}/agent/get-osinfo`;
+  const answer = await fromAgent(() => client.read({ path, signal }, AgentOs));
+  return answer === null ? null : (answer.result.id ?? "");
+}
+
+export async function setGuestPassword(
+  client: PveClient,
+  at: VmAddress,
+  { username, password }: { username: string; password: string },
+  options: WriteOptions,
+): Promise<void> {
+  const path = `${pathOf(at)}/agent/set-user-password`;
+  await client.call({
+    method: "POST",
+    path,
+    parameters: { username, password },
+    ...options,
+    secrets: [password],
+  });
+}
+
+async function fromAgent<T>(ask: () => Promise<T>): Promise<T | null> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (isServiceError(error, "cloud_conflict") && error.facts["agent"] === "silent") return null;
+    throw error;
+  }
+}

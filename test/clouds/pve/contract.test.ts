@@ -1,0 +1,4 @@
+import { cloudContract } from "../contract.ts";
+import { underTest } from "./open-simulator.ts";
+
+cloudContract({ name: "PVE simulator", open: underTest });
