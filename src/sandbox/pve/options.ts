@@ -9,6 +9,7 @@ export const vmOptions: Schema = {
   affinity: string(),
   agent: string({ format: format.agent }),
   "allow-ksm": boolean({ since: "9.2" }),
+  "amd-sev": string(),
   arch: oneOf("x86_64", "aarch64"),
   args: string(),
   audio0: string(),
@@ -35,10 +36,15 @@ export const vmOptions: Schema = {
   hotplug: string(),
   hugepages: oneOf("any", "2", "1024"),
   "ide[n]": drive,
+  "intel-tdx": string({ since: "9.2" }),
   "ipconfig[n]": string({ format: format.ipConfig }),
   ivshmem: string(),
   keephugepages: boolean(),
-  keyboard: string({ maxLength: 6 }),
+  keyboard: oneOf(
+    ..."de,de-ch,da,en-gb,en-us,es,fi,fr,fr-be,fr-ca,fr-ch,hu,is,it,ja,lt,mk,nl,no,pl,pt,pt-br,sv,sl,tr".split(
+      ",",
+    ),
+  ),
   kvm: boolean(),
   localtime: boolean(),
   lock: oneOf(
@@ -90,6 +96,7 @@ export const vmOptions: Schema = {
   vcpus: integer({ minimum: 1 }),
   vga: string(),
   "virtio[n]": drive,
+  "virtiofs[n]": string(),
   vmgenid: string({ pattern: /(?:[a-fA-F0-9]{8}(?:-[a-fA-F0-9]{4}){3}-[a-fA-F0-9]{12}|[01])/ }),
   vmstatestorage: string({ format: format.storageId }),
   watchdog: string(),

@@ -252,6 +252,8 @@ export async function stopVm(call: Call, work: Work, { vm, shutdown, force }: St
   if (shutdown) await powerDown(call, work, { vm, force });
   else await work.pause(300);
   stopped(cluster, vm);
+  // vm_stop_cleanup does it here, so that it shows before the next start; a guest that powers off by itself doesn't.
+  applyPending(cluster, vm);
 }
 
 async function powerDown(call: Call, work: Work, { vm, force }: { vm: Vm; force: boolean }): Promise<void> {

@@ -122,6 +122,7 @@ const TrapsBody = z.strictObject({
   cleanupLockMs: z.number().optional(),
   errorStyle: z.enum(["json", "reason"]).optional(),
   stealVmids: z.number().optional(),
+  forkDelayMs: z.number().optional(),
   deafGuests: z.boolean().optional(),
   agentAfterMs: z.number().optional(),
   noQuorum: z.boolean().optional(),

@@ -1,6 +1,6 @@
 /** Workers, as PVE::RESTEnvironment forks them: a UPID at once, the truth in the exit status. */
 import { randomUUID } from "node:crypto";
-import { pause } from "../pace.ts";
+import { pause, pauseExactly } from "../pace.ts";
 import { type Cluster, type Node, nodeOf } from "./cluster.ts";
 import type { ArmedTaskFault, TaskFault } from "./types.ts";
 
@@ -141,8 +141,9 @@ async function runWorker(
     },
   };
   try {
-    // The answer with the UPID leaves before the worker's first step.
-    await Promise.race([pause(cluster, 20), stopped]);
+    // The answer with the UPID leaves before the worker's first step: the gap in which VMIDs are lost.
+    const gapMs = cluster.traps.forkDelayMs ?? Math.max(5, 20 * cluster.options.speed);
+    await Promise.race([pauseExactly(cluster, gapMs), stopped]);
     if (fault?.at === "start") await strike();
     if (task.endedAt !== undefined) return;
     await work(tools);

@@ -20,6 +20,8 @@ export interface Traps {
   errorStyle?: "json" | "reason";
   /** A stranger takes the new VMID of this many clones and creates between their early check and their task. */
   stealVmids?: number;
+  /** How long a worker takes from its UPID to its first step, whatever the speed. Default 20 at speed 1, at least 5. */
+  forkDelayMs?: number;
   /** Guests ignore ACPI and the agent's shutdown: shutdown and reboot time out. */
   deafGuests?: boolean;
   /** When the guest agent answers after a start, at speed 1. Default 3000. */
