@@ -32,7 +32,7 @@ export { sentinelNames } from "./knobs.ts";
 export { faultPresets } from "./presets.ts";
 export type { StrangerInput } from "./seed.ts";
 export type { SimulatedTask, SimulatedVm, VmChange } from "./sim-api.ts";
-export type { PveSimulatorOptions, PveVersion, TaskFault, Traps } from "./types.ts";
+export type { PveSimulatorOptions, TaskFault, Traps } from "./types.ts";
 
 export interface PveToken {
   /** `user@realm!token` */
