@@ -5,7 +5,7 @@
  */
 import { Client, Events, type Interaction, Options } from "discord.js";
 import type { Logger } from "pino";
-import { isUnauthorized, refusedToken, restOptions, summaryOf } from "./api.ts";
+import { codes, discordCode, isUnauthorized, refusedToken, restOptions, summaryOf } from "./api.ts";
 
 /** At once for a refused token: 10,000 refused calls in ten minutes ban the address. */
 const MAX_RETRY_MS = 60_000;
@@ -81,7 +81,7 @@ export function createConnection(options: ConnectionOptions): Connection {
 
   return {
     start() {
-      say(false, "Connecting to Discord.");
+      status = { ok: false, detail: "Connecting to Discord." };
       void connect();
     },
     async stop() {
@@ -129,9 +129,13 @@ async function register(
       return;
     } catch (error) {
       if (isUnauthorized(error)) throw error;
+      const advice =
+        discordCode(error) === codes.missingAccess
+          ? "; invite the bot into the guild of DISCORD_GUILD_ID with the scopes bot and applications.commands"
+          : "";
       log.warn(
         { reason: summaryOf(error) },
-        "discord: the commands could not be registered and are tried again",
+        `discord: the commands could not be registered and are tried again${advice}`,
       );
       await pause(waitMs);
     }

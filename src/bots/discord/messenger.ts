@@ -58,6 +58,8 @@ interface Desk extends DiscordMessengerOptions {
   /** Card's handle → the key it was posted with; key → how often its card has gone. */
   keys: Memory<string>;
   losses: Memory<number>;
+  /** Card's message → its title. */
+  titles: Memory<string>;
 }
 
 export function createDiscordMessenger(options: DiscordMessengerOptions): Messenger {
@@ -68,6 +70,7 @@ export function createDiscordMessenger(options: DiscordMessengerOptions): Messen
     fresh: createMemory(REMEMBERED),
     keys: createMemory(REMEMBERED),
     losses: createMemory(REMEMBERED),
+    titles: createMemory(REMEMBERED),
   };
   return {
     platform: "discord",
@@ -79,6 +82,7 @@ export function createDiscordMessenger(options: DiscordMessengerOptions): Messen
       try {
         const handle = await postCard(desk, target, card, key);
         desk.keys.set(handle, key);
+        desk.titles.set(partsOf(handle).message, card.title);
         return handle;
       } catch (error) {
         throw chatError(error);
@@ -250,12 +254,25 @@ function nullWhenThreadless(error: unknown): null {
   throw error;
 }
 
-async function startThread({ api }: Desk, { channel, message }: Handle): Promise<void> {
-  const route = Routes.channelMessage(channel, message);
-  const card = Posted.parse(await api.progress((rest) => rest.get(route)));
-  const name = plain((card.embeds[0]?.title ?? "").replaceAll("\\", ""), MAX_THREAD_NAME) || "Details";
+async function startThread(desk: Desk, handle: Handle): Promise<void> {
+  const { channel, message } = handle;
+  const name = plain(desk.titles.get(message) ?? (await titleOf(desk, handle)), MAX_THREAD_NAME) || "Details";
   const body = { name, auto_archive_duration: ARCHIVE_AFTER_MINUTES };
-  await api.progress((rest) => rest.post(Routes.threads(channel, message), { body }));
+  await desk.api.progress((rest) => rest.post(Routes.threads(channel, message), { body }));
+}
+
+/** Of a card that another process has posted. */
+async function titleOf({ api }: Desk, { channel, message }: Handle): Promise<string> {
+  try {
+    const card = Posted.parse(
+      await api.progress((rest) => rest.get(Routes.channelMessage(channel, message))),
+    );
+    return (card.embeds[0]?.title ?? "").replaceAll("\\", "");
+  } catch (error) {
+    // Where it may not read the history it may still start a thread, without the right name.
+    if (isNoEntry(error)) return "";
+    throw error;
+  }
 }
 
 const elsewhere =

@@ -24,7 +24,7 @@ export function escape(text: string): string {
     .replace(/[\\*_~`|<>[\]@]/gu, "\\$&")
     .replaceAll("://", ":\\//")
     .replace(/^(\s*)([#+-])/gmu, "$1\\$2")
-    .replace(/^(\s*\d+)\./gmu, "$1\\.");
+    .replace(/^(\s*\d+)\.(?=\s)/gmu, "$1\\.");
 }
 
 /** Escaped and then no longer than the limit; an escape is never cut in two. */

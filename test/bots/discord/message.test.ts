@@ -110,6 +110,7 @@ describe("text", () => {
       "\\<\\@1\\> \\@everyone \\[a\\](http:\\//b) \\|\\|x\\|\\| # y",
     );
     expect(escape("# big\n- list\n1. one")).toBe("\\# big\n\\- list\n1\\. one");
+    expect(escape("10.20.0.2")).toBe("10.20.0.2");
     expect(plain("a\u202eb\u200bc\u0007d\ne")).toBe("abcd e");
     expect(plain("می\u200cخواهم")).toBe("می\u200cخواهم");
   });

@@ -165,6 +165,18 @@ describe("threads", () => {
     });
   });
 
+  it("have the card's title, which is asked for only when another process has posted it", async () => {
+    const handle = await messenger.postCard(target, card, "k");
+    discord.next(/^POST \/channels\/\d+\/messages/, refusal(10_003, 404));
+    await tell(handle);
+    expect(discord.of(/threads$/)).toMatchObject([{ name: "Resize web-1" }]);
+    expect(discord.of(/^GET/)).toEqual([]);
+    discord.next(/^POST \/channels\/30\/messages/, refusal(10_003, 404));
+    discord.next(/^GET/, refusal(50_001, 403));
+    await tell();
+    expect(discord.of(/threads$/)[1]).toMatchObject({ name: "Details" });
+  });
+
   it("that another process started meanwhile are used", async () => {
     discord.next(/^POST \/channels\/30\/messages/, refusal(10_003, 404));
     discord.next(/threads$/, refusal(160_004));
