@@ -36,9 +36,9 @@ export const policies: Policies = {
 
 export const silent = pino({ level: process.env["TEST_LOG"] ?? "silent" });
 
-export interface World {
+/** Everything but the far side. */
+export interface CloudWorld {
   database: Database;
-  simulator: OpenStackSimulator;
   cloud: Cloud;
   clouds: Clouds;
   engine: Engine;
@@ -57,6 +57,19 @@ export interface World {
   lines(operationId: string): Promise<string[]>;
   events(): Promise<{ type: string; sequence: bigint | null; data: Record<string, unknown> }[]>;
   close(): Promise<void>;
+}
+
+export interface World extends CloudWorld {
+  simulator: OpenStackSimulator;
+}
+
+export interface CloudWorldOptions {
+  database: Database;
+  cloud: Cloud;
+  /** Of the plans s and m on this cloud. */
+  targets: Record<"s" | "m", { flavor?: string; network: string }>;
+  registry?: ActionRegistry | undefined;
+  engine?: Partial<Engine> | undefined;
 }
 
 export interface WorldOptions {
@@ -83,7 +96,6 @@ const resting = new Set([
 ]);
 
 export async function createWorld(options: WorldOptions): Promise<World> {
-  const { database, log = silent } = options;
   const simulator = await startOpenStackSimulator({
     speed: 0,
     quota: { instances: 1000, cores: 4000 },
@@ -92,6 +104,22 @@ export async function createWorld(options: WorldOptions): Promise<World> {
   const real = clientFor(simulator, options);
   const changes = typeof options.cloud === "function" ? options.cloud(real) : options.cloud;
   const cloud: Cloud = { ...real, settleMs: 0, watchEveryMs: 0, ...changes };
+  const world = await createCloudWorld({
+    database: options.database,
+    cloud,
+    targets: {
+      s: { flavor: "m1.small", network: "private" },
+      m: { flavor: "m1.medium", network: "private" },
+    },
+    registry: options.registry,
+    engine: options.engine,
+  });
+  return { ...world, simulator, close: () => closeAll(simulator, cloud) };
+}
+
+/** The same on any cloud; closing it closes the cloud's client. */
+export async function createCloudWorld(options: CloudWorldOptions): Promise<CloudWorld> {
+  const { database, cloud } = options;
   const clouds: Clouds = {
     list: () => [cloud],
     get(name) {
@@ -109,27 +137,18 @@ export async function createWorld(options: WorldOptions): Promise<World> {
       loadMasterKey({ secretKey: Buffer.alloc(32, 7).toString("base64"), dataDir: "/nonexistent" }),
     ),
     wake: localWake(),
-    log,
+    log: silent,
     policies,
     worker: `test-${randomUUID()}`,
     patienceMs: 60_000,
     reached: () => undefined,
     ...options.engine,
   };
-  const people = await seed(database);
+  const people = await seed(options);
   for (const resource of ["flavors", "images", "networks"] as const) {
-    await runSync({ database, cloud, resource, requester: "test", log });
+    await runSync({ database, cloud, resource, requester: "test", log: silent });
   }
-  return {
-    ...people,
-    ...drive(engine, people),
-    database,
-    simulator,
-    cloud,
-    clouds,
-    engine,
-    close: () => closeAll(simulator, cloud),
-  };
+  return { ...people, ...drive(engine, people), database, cloud, clouds, engine, close: () => cloud.close() };
 }
 
 async function closeAll(simulator: OpenStackSimulator, cloud: Cloud) {
@@ -154,25 +173,24 @@ function clientFor(simulator: OpenStackSimulator, { client, now, log = silent }:
   );
 }
 
-async function seed(database: Database) {
+async function seed({ database, cloud, targets }: CloudWorldOptions) {
   const ids = { ada: newId(), bob: newId(), cloud: newId() };
   await database.sql(`INSERT INTO customers (id, ref, name) VALUES ($1, 'ada', 'Ada'), ($2, 'bob', 'Bob')`, [
     ids.ada,
     ids.bob,
   ]);
-  await database.sql(`INSERT INTO clouds (id, name, provider) VALUES ($1, 'os1', 'openstack')`, [ids.cloud]);
+  await database.sql(`INSERT INTO clouds (id, name, provider) VALUES ($1, $2, $3)`, [
+    ids.cloud,
+    cloud.name,
+    cloud.provider,
+  ]);
   await database.sql(`INSERT INTO slots (cloud_id, n) SELECT $1, n FROM generate_series(1, 50) n`, [
     ids.cloud,
   ]);
   await database.sql(
     `INSERT INTO plans (id, code, name, vcpus, memory_mib, disk_gib, targets) VALUES
        ($1, 's', 'Small', 1, 2048, 10, $3::jsonb), ($2, 'm', 'Medium', 2, 4096, 20, $4::jsonb)`,
-    [
-      newId(),
-      newId(),
-      { os1: { flavor: "m1.small", network: "private" } },
-      { os1: { flavor: "m1.medium", network: "private" } },
-    ],
+    [newId(), newId(), { [cloud.name]: targets.s }, { [cloud.name]: targets.m }],
   );
   return {
     sam: { kind: "staff", id: "sam", name: "Sam", role: "operator" } as const,
@@ -186,7 +204,7 @@ function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
   const { database } = engine;
   const entrance = createEntrance({ engine, identify: () => Promise.resolve(null) });
   const worker = createWorker(engine, { concurrency: 4 });
-  const ask: World["ask"] = (principal, action, options = {}, key = `test:${randomUUID()}`) =>
+  const ask: CloudWorld["ask"] = (principal, action, options = {}, key = `test:${randomUUID()}`) =>
     entrance.dispatch({
       action,
       options,
@@ -195,7 +213,7 @@ function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
       idempotencyKey: key,
       origin: { platform: "console", workspace: "local", channel: "test", userId: principal.id },
     });
-  const operation: World["operation"] = async (id) => {
+  const operation: CloudWorld["operation"] = async (id) => {
     const rows = await database.sql<OperationRow>(
       `SELECT ${operationColumns} FROM operations o WHERE o.id = $1`,
       [id],
@@ -203,7 +221,7 @@ function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
     if (rows[0] === undefined) throw new Error(`no operation ${id}`);
     return rows[0];
   };
-  const settle: World["settle"] = async (id) => {
+  const settle: CloudWorld["settle"] = async (id) => {
     for (let round = 0; round < 1500; round += 1) {
       await worker.tick();
       const now = await operation(id);
@@ -217,7 +235,7 @@ function drive(engine: Engine, people: Awaited<ReturnType<typeof seed>>) {
       `operation did not rest: ${stuck.state} ${JSON.stringify(await readSteps(database, id))}`,
     );
   };
-  const run: World["run"] = async (principal, action, options) => {
+  const run: CloudWorld["run"] = async (principal, action, options) => {
     const answer = await ask(principal, action, options);
     if (answer.kind !== "operation") throw new Error(`${action} answered ${JSON.stringify(answer)}`);
     const first = await settle(answer.operationId);

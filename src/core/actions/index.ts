@@ -2,6 +2,7 @@
 import type { Action, ActionRegistry } from "../action.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { serverBuild } from "./build.ts";
 import { serverDelete } from "./delete.ts";
 import { help } from "./help.ts";
 import { serverList, serverShow } from "./list.ts";
@@ -17,6 +18,7 @@ const actions: readonly Action[] = [
   serverList,
   serverShow,
   serverProvision,
+  serverBuild,
   serverResize,
   serverPower,
   serverPassword,

@@ -31,13 +31,16 @@ export const serverPassword = defineOperation<PasswordInput>({
       ...clouds.get(plan.cloud ?? "").password({ externalId, secretId }),
     ];
   },
-  onEnd(end, { plan }) {
+  onEnd(end, { plan, output }) {
     if (end !== "succeeded") return { note: "The old password was not replaced, as far as the cloud says." };
     const { secretId, name } = detailsOf(plan);
     return {
       reveal: { secretId, label: `New password of ${name}` },
       events: [{ type: "server.password.changed" }],
-      note: "The new password is active. It can be shown once.",
+      note:
+        output["passwordActive"] === "after_next_boot"
+          ? "The new password becomes active at the next boot, not before. It can be shown once."
+          : "The new password is active. It can be shown once.",
     };
   },
 });
