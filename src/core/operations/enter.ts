@@ -76,7 +76,7 @@ export async function enterOperation(context: TransactionContext, request: Enter
   const entered = await insertOperation(context, request, full, requestHash);
   await insertSteps(context, entered.operationId, request.action, full);
   await afterInsert(context, request, full, { ...entered, isNewServer: prepared?.serverId !== undefined });
-  return entered;
+  return { operationId: entered.operationId, publicId: entered.publicId, existing: false };
 }
 
 /** A state that an operation brings about is told as that operation: who asked for it, since when, at which step. */
@@ -174,12 +174,18 @@ async function busyError(context: TransactionContext, holder: OperationRow): Pro
   );
 }
 
+interface Inserted {
+  operationId: string;
+  publicId: string;
+  state: OperationRow["state"];
+}
+
 async function insertOperation(
   context: TransactionContext,
   request: EnterRequest,
   plan: ChangePlan,
   requestHash: string,
-): Promise<Entered> {
+): Promise<Inserted> {
   const { database: tx, principal, engine } = context;
   const id = newId();
   const publicId = newPublicId("op");
@@ -187,6 +193,7 @@ async function insertOperation(
     request.action.risk === "destructive" &&
     engine.policies.confirmDestructive &&
     principal.kind !== "system";
+  const state = confirm ? "awaiting_confirmation" : "queued";
   await tx.sql(
     `INSERT INTO operations (id, public_id, action, spec_version, state, input, plan, plan_hash, server_id, customer_id,
        cloud_id, lock_key, idempotency_key, request_hash, requester_kind, requester_id, requester_name, source, retries_of,
@@ -199,7 +206,7 @@ async function insertOperation(
       publicId,
       request.action.name,
       request.action.specVersion,
-      confirm ? "awaiting_confirmation" : "queued",
+      state,
       request.input,
       plan,
       planHash(request.action.name, request.input, plan),
@@ -218,7 +225,7 @@ async function insertOperation(
       engine.policies.confirmWithinMs,
     ],
   );
-  return { operationId: id, publicId, existing: false };
+  return { operationId: id, publicId, state };
 }
 
 async function insertSteps(
@@ -228,26 +235,22 @@ async function insertSteps(
   plan: ChangePlan,
 ) {
   const steps = action.steps(plan, context.engine.clouds);
-  for (const [index, step] of steps.entries()) {
-    await context.database.sql(
-      `INSERT INTO operation_steps (operation_id, seq, name, label, input) VALUES ($1, $2, $3, $4, $5::jsonb)`,
-      [operationId, index + 1, step.name, step.label, step.input],
-    );
-  }
+  await context.database.sql(
+    `INSERT INTO operation_steps (operation_id, seq, name, label, input)
+     SELECT $1, x.n, x.step->>'name', x.step->>'label', x.step->'input'
+     FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY AS x(step, n)`,
+    [operationId, JSON.stringify(steps)],
+  );
 }
 
 async function afterInsert(
   context: TransactionContext,
   request: EnterRequest,
   plan: ChangePlan,
-  entered: Entered & { isNewServer: boolean },
+  entered: Inserted & { isNewServer: boolean },
 ): Promise<void> {
   const { database: tx, principal, engine, source } = context;
-  const { operationId, publicId } = entered;
-  const rows = await tx.sql<{ state: OperationRow["state"] }>(`SELECT state FROM operations WHERE id = $1`, [
-    operationId,
-  ]);
-  const state = rows[0]?.state ?? "queued";
+  const { operationId, publicId, state } = entered;
   // Secrets that were made for this order live and die with it.
   const secretId = plan.details["secretId"];
   if (typeof secretId === "string") {

@@ -106,13 +106,19 @@ export async function appendLog(
   operationId: string,
   entries: readonly LogEntry[],
 ): Promise<void> {
-  for (const entry of entries) {
-    await database.sql(
-      `WITH bumped AS (
-         UPDATE operations SET log_seq = log_seq + 1, version = version + 1 WHERE id = $1 RETURNING log_seq)
-       INSERT INTO operation_log (operation_id, seq, level, audience, text)
-       SELECT $1, log_seq, $2, $3, $4 FROM bumped`,
-      [operationId, entry.level, entry.audience ?? "everyone", entry.text],
-    );
-  }
+  if (entries.length === 0) return;
+  await database.sql(
+    `WITH bumped AS (
+       UPDATE operations SET log_seq = log_seq + $5, version = version + $5 WHERE id = $1 RETURNING log_seq)
+     INSERT INTO operation_log (operation_id, seq, level, audience, text)
+     SELECT $1, b.log_seq - $5 + x.n, x.level, x.audience, x.text
+     FROM bumped b, unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS x(level, audience, text, n)`,
+    [
+      operationId,
+      entries.map(({ level }) => level),
+      entries.map(({ audience }) => audience ?? "everyone"),
+      entries.map(({ text }) => text),
+      entries.length,
+    ],
+  );
 }

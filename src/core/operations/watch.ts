@@ -8,6 +8,8 @@ import type { Engine } from "./engine.ts";
 
 const watcherLeaseMs = 15_000;
 const problemPauseMs = 5_000;
+/** A look with no news is noted this seldom: noting each would write every row of thousands of waits every two seconds. */
+const noteLookEveryMs = 30_000;
 
 export interface Watcher {
   /** One look at every cloud that has something to wait for and is due. Returns how many waits were settled. */
@@ -30,11 +32,20 @@ export function createWatcher(engine: Engine, now: () => number = Date.now): Wat
   };
 }
 
+interface WaitRow extends OpenWait {
+  note: string | null;
+  /** The last look is to be noted, news or not. */
+  isStale: boolean;
+}
+
 async function watchCloud(engine: Engine, cloud: Cloud): Promise<{ ok: boolean; settled: number }> {
-  const waits = await engine.database.sql<OpenWait & { operationId: string }>(
-    `SELECT w.id, w.operation_id AS "operationId", w.condition, w.since, w.observed_at AS "observedAt"
+  // One to two times noteLookEveryMs by the id's last, random byte: not all of them in the same look.
+  const waits = await engine.database.sql<WaitRow>(
+    `SELECT w.id, w.condition, w.since, w.observed_at AS "observedAt", w.note,
+       w.observed_at IS NULL OR w.observed_at < clock()
+         - make_interval(secs => $2::float8 / 1000 * (1 + get_byte(uuid_send(w.id), 15) / 255.0)) AS "isStale"
      FROM waits w JOIN clouds c ON c.id = w.cloud_id WHERE c.name = $1 AND w.resolved_at IS NULL ORDER BY w.since`,
-    [cloud.name],
+    [cloud.name, noteLookEveryMs],
   );
   if (waits.length === 0 || !(await takeWatch(engine, cloud))) return { ok: true, settled: 0 };
   let observations: Observation[];
@@ -49,7 +60,18 @@ async function watchCloud(engine: Engine, cloud: Cloud): Promise<{ ok: boolean; 
     ]);
     return { ok: false, settled: 0 };
   }
-  return { ok: true, settled: await store(engine, cloud, observations) };
+  const known = new Map(waits.map((wait) => [wait.id, wait]));
+  const news = observations.filter((observation) => isNews(observation, known.get(observation.waitId)));
+  if (news.length > 0) await store(engine, news);
+  await engine.database.sql(`UPDATE clouds SET last_ok_at = clock(), last_problem = NULL WHERE name = $1`, [
+    cloud.name,
+  ]);
+  return { ok: true, settled: news.filter(({ result }) => result !== undefined).length };
+}
+
+function isNews({ note, result }: Observation, wait: WaitRow | undefined): boolean {
+  if (wait === undefined || wait.isStale || result !== undefined) return true;
+  return note !== undefined && note !== wait.note;
 }
 
 async function takeWatch(engine: Engine, cloud: Cloud): Promise<boolean> {
@@ -62,8 +84,7 @@ async function takeWatch(engine: Engine, cloud: Cloud): Promise<boolean> {
 }
 
 /** In the order operations → waits, which is the order of the claimer's own transactions. */
-async function store(engine: Engine, cloud: Cloud, observations: readonly Observation[]): Promise<number> {
-  const settled = observations.filter((observation) => observation.result !== undefined);
+async function store(engine: Engine, observations: readonly Observation[]): Promise<void> {
   await engine.database.transaction(async (tx) => {
     const all = JSON.stringify(
       observations.map(({ waitId, note, result }) => ({
@@ -96,12 +117,8 @@ async function store(engine: Engine, cloud: Cloud, observations: readonly Observ
       [moved.map((row) => row.operationId), moved.map((row) => row.done)],
     );
     tx.afterCommit(() => {
-      if (settled.length > 0) engine.wake.nudge("operations");
+      if (changed.some((row) => row.done)) engine.wake.nudge("operations");
       if (moved.length > 0) engine.wake.nudge("cards");
     });
   });
-  await engine.database.sql(`UPDATE clouds SET last_ok_at = clock(), last_problem = NULL WHERE name = $1`, [
-    cloud.name,
-  ]);
-  return settled.length;
 }
