@@ -22,6 +22,7 @@ import { clean, moveClock, testDatabase } from "../../support/database.ts";
 import { alice, carol, type FakeEntrance, fakeEntrance } from "../../support/fake-entrance.ts";
 import { sampleAction, sampleRegistry } from "../../support/sample-actions.ts";
 import { close, listen } from "../../support/slack-api.ts";
+import { reserve } from "../chat/stand-in.ts";
 
 const HARNESS = process.env["TEST_SLACK_HARNESS"];
 const [ALICE, BOB, CAROL] = ["U01ALICE", "U02BOB", "U03CAROL"];
@@ -167,7 +168,9 @@ describe.skipIf(HARNESS === undefined).each(transports)(
       await projector.tick();
     }
 
+    let release: () => Promise<void>;
     beforeAll(async () => {
+      release = await reserve(HARNESS ?? "");
       database = await testDatabase();
       entrance = fakeEntrance({ [ALICE]: alice, [CAROL]: carol });
       const log = pino({ level: "silent" });
@@ -192,11 +195,12 @@ describe.skipIf(HARNESS === undefined).each(transports)(
         now: () => Date.now() + passed,
       });
       await control("config", { appUrl: `${url}/slack/events`, mode: transport });
-    });
+    }, 150_000);
     afterAll(async () => {
       await bot.stop();
       await close(server);
       await database.close();
+      await release();
     });
     beforeEach(async () => {
       await control("reset");
