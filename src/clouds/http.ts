@@ -2,8 +2,9 @@
 // a reading call may be repeated, a changing call whose answer was lost may have happened and is never sent again from here.
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
-import { Agent, buildConnector, request as undiciRequest } from "undici";
+import { Agent, buildConnector, type Dispatcher, request as undiciRequest } from "undici";
 import { ServiceError } from "../core/errors.ts";
+import { requireTime } from "../core/operations/call.ts";
 import { assertOutsideTransaction } from "../database/transaction.ts";
 
 export interface HttpClientOptions {
@@ -139,7 +140,9 @@ async function exchange(
   if (request.signal?.aborted === true) throw givenUpBeforeSending(options, request);
   try {
     const answer = await undiciRequest(request.url, {
-      dispatcher: agent,
+      dispatcher: agent.compose(
+        (dispatch) => (call, handler) => dispatch(call, lookingLast(handler, request.signal)),
+      ),
       method: request.method,
       headers: request.headers ?? {},
       ...(request.body === undefined ? {} : { body: request.body }),
@@ -183,6 +186,21 @@ async function exchange(
   }
 }
 
+/** Looks once more when the connection is there, immediately before the request is written (undici's client-h1.js, writeH1). */
+function lookingLast(handler: Dispatcher.DispatchHandler, signal: AbortSignal | undefined) {
+  const wrapped: Dispatcher.DispatchHandler = {
+    onRequestStart(controller, context) {
+      requireTime(signal);
+      handler.onRequestStart?.(controller, context);
+    },
+    onResponseStart: (...args) => handler.onResponseStart?.(...args),
+    onResponseData: (...args) => handler.onResponseData?.(...args),
+    onResponseEnd: (...args) => handler.onResponseEnd?.(...args),
+    onResponseError: (...args) => handler.onResponseError?.(...args),
+  };
+  return wrapped;
+}
+
 class BodyTooLong extends Error {}
 
 async function readBody(
@@ -213,6 +231,7 @@ function transportError(
   error: unknown,
   { options, request, timedOut, timeoutMs }: Circumstances,
 ): ServiceError {
+  if (error instanceof ServiceError) return error;
   const reason = reasonOf(error);
   const staffDetail = `${options.cloud}: ${request.label}: ${timedOut ? `no answer within ${timeoutMs} ms` : reason}`;
   const facts = { cloud: options.cloud, call: request.label };

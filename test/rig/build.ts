@@ -37,7 +37,7 @@ export interface RigConfig {
  */
 export const longestHoldMs = 1_500;
 const callTimeoutMs = 4_000;
-const settleMs = 3_000;
+export const settleMs = 8_000;
 
 export interface Built {
   database: Database;

@@ -7,6 +7,7 @@ const resting = "('succeeded', 'failed', 'cancelled', 'expired', 'needs_attentio
 interface SimulatedServer {
   id: string;
   deleted: boolean;
+  createdAt: string;
   tags: string[];
 }
 
@@ -41,6 +42,8 @@ export interface Findings {
   adoptions: number;
   faults: Record<string, number>;
   problems: string[];
+  /** Of each order with two servers: when and for which attempt each was made, and what our side noted. */
+  twins: string[];
 }
 
 export async function countResting(database: Database): Promise<number> {
@@ -84,6 +87,7 @@ export async function inspect(
     unreferenced: live.filter((server) => operationOf(server.tags) !== "" && !known.has(server.id)).length,
     ...(await rowsOf(database)),
     faults: await faultsOf(simulatorUrl),
+    twins: await twinsOf(database, byOperation),
     problems: judged
       .filter((row) => row.problem !== null && !row.meantToFail)
       .map(
@@ -91,6 +95,22 @@ export async function inspect(
           `${row.id} ${row.state}: ${row.problem?.code} ${row.problem?.staffDetail ?? row.problem?.message}`,
       ),
   };
+}
+
+async function twinsOf(database: Database, byOperation: Map<string, SimulatedServer[]>): Promise<string[]> {
+  const told: string[] = [];
+  for (const [id, servers] of byOperation) {
+    if (id === "" || servers.length < 2) continue;
+    const made = servers.map(
+      ({ createdAt, tags }) => `${createdAt} ${tags.find((tag) => tag.startsWith(`op=${id}.`))}`,
+    );
+    const lines = await database.sql<{ line: string }>(
+      `SELECT to_char(at AT TIME ZONE 'UTC', 'HH24:MI:SS.MS ') || text AS line FROM operation_log WHERE operation_id = $1 ORDER BY seq`,
+      [id],
+    );
+    told.push(...made, ...lines.map(({ line }) => line));
+  }
+  return told;
 }
 
 async function rowsOf(database: Database) {

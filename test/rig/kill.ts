@@ -1,11 +1,12 @@
 /**
- * npm run rig:kill -- --orders 300 [--workers 2] [--seed 1] [--without-probe] [--crash-points]
+ * npm run rig:kill -- --orders 300 [--workers 2] [--seed 1] [--frozen 0.12] [--without-probe] [--crash-points]
  *
  * Orders are entered, workers are killed with SIGKILL (or suspended beyond their lease) while they run them, the cloud
  * loses answers. Afterwards the cloud's own list must show one server for each order. With --without-probe the engine
  * asks again without looking first, and the rig must show duplicates: a rig that cannot fail proves nothing.
  * With TEST_REDIS_URL the processes wake each other up through Redis.
  */
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
@@ -13,7 +14,7 @@ import { parseArgs } from "node:util";
 import { crashPoints } from "../../src/core/operations/engine.ts";
 import { type Database, openDatabase } from "../../src/database/client.ts";
 import { createPostgresDatabase } from "../support/postgres.ts";
-import { build, type RigConfig, type SimulatorAddress } from "./build.ts";
+import { build, longestHoldMs, type RigConfig, type SimulatorAddress, settleMs } from "./build.ts";
 import { countResting, type Findings, inspect } from "./inspect.ts";
 import { armFaults, enterOrders, furnish, type Order } from "./stage.ts";
 import { type Supervisor, spawn, supervise } from "./supervise.ts";
@@ -23,6 +24,8 @@ const { values } = parseArgs({
     orders: { type: "string", default: "300" },
     workers: { type: "string", default: "2" },
     seed: { type: "string", default: "1" },
+    /** Of 1: how many workers are suspended beyond their lease and woken up again, instead of killed. */
+    frozen: { type: "string", default: "0.12" },
     "without-probe": { type: "boolean", default: false },
     "crash-points": { type: "boolean", default: false },
     /** At each named point. */
@@ -64,14 +67,14 @@ async function run(serverUrl: string): Promise<boolean> {
     await (await openDatabase({ url: databaseUrl })).close();
     const redisUrl = process.env["TEST_REDIS_URL"] ?? null;
     const config = { databaseUrl, redisUrl, simulator, withoutProbe: wanted.withoutProbe, concurrency: 8 };
-    return await play(config);
+    return await play(config, cloud);
   } finally {
     cloud.kill();
     await drop();
   }
 }
 
-async function play(config: Omit<RigConfig, "worker" | "crashAt">): Promise<boolean> {
+async function play(config: Omit<RigConfig, "worker" | "crashAt">, cloud: ChildProcess): Promise<boolean> {
   const own = await build({ ...config, worker: "rig-entrance", crashAt: null }, () => undefined);
   try {
     await furnish(own);
@@ -84,6 +87,7 @@ async function play(config: Omit<RigConfig, "worker" | "crashAt">): Promise<bool
       config,
       workers: wanted.workers,
       timesEachPoint: wanted.timesEachPoint,
+      frozenShare: Number(values.frozen),
       random: randomOf(wanted.seed),
     });
     await untilDone(own.database, began, orders.length);
@@ -93,9 +97,12 @@ async function play(config: Omit<RigConfig, "worker" | "crashAt">): Promise<bool
     }
     const tookMs = performance.now() - began;
     await supervisor.stop();
+    cloud.send("longest pause");
+    const [pausedMs] = (await once(cloud, "message")) as [number];
     const findings = await inspect(own.database, config.simulator.url, orders);
-    print({ findings, supervisor, orders, enteredMs, tookMs });
-    return judge(findings, supervisor, orders);
+    const outcome = { findings, supervisor, orders, enteredMs, tookMs, heldMs: pausedMs + longestHoldMs };
+    print(outcome);
+    return judge(outcome);
   } finally {
     await own.close();
   }
@@ -116,9 +123,11 @@ interface Outcome {
   orders: readonly Order[];
   enteredMs: number;
   tookMs: number;
+  /** How long the cloud can have held a request, its own pauses included. */
+  heldMs: number;
 }
 
-function print({ findings, supervisor, orders, enteredMs, tookMs }: Outcome): void {
+function print({ findings, supervisor, orders, enteredMs, tookMs, heldMs }: Outcome): void {
   const crashes = crashPoints.map((point) => `${point} ${supervisor.crashes[point]}`).join(", ");
   const lines: [string, string | number][] = [
     [
@@ -132,6 +141,7 @@ function print({ findings, supervisor, orders, enteredMs, tookMs }: Outcome): vo
     ["suspended beyond their lease", supervisor.freezes],
     ...(wanted.timesEachPoint === null ? [] : [["crashes by name", crashes] as [string, string]]),
     ["faults of the cloud", list(findings.faults)],
+    ["requests held", `at most ${heldMs} ms; "not there" counts after ${settleMs} ms`],
     ["adoptions", `${findings.adoptions} orders went on with a server whose answer was lost`],
     ["servers per order", list(findings.histogram)],
     ["ended as", list(findings.states)],
@@ -153,6 +163,8 @@ function print({ findings, supervisor, orders, enteredMs, tookMs }: Outcome): vo
   console.log(`kill rig, seed ${wanted.seed}${wanted.withoutProbe ? ", WITHOUT PROBE" : ""}`);
   for (const [name, value] of lines) console.log(`  ${`${name}:`.padEnd(38)} ${value}`);
   for (const problem of findings.problems.slice(0, 20)) console.log(`  ! ${problem}`);
+  if (wanted.withoutProbe) return;
+  for (const twin of findings.twins.slice(0, 40)) console.log(`  2 ${twin}`);
 }
 
 function list(counts: Record<string, number>): string {
@@ -161,7 +173,7 @@ function list(counts: Record<string, number>): string {
     .join(", ");
 }
 
-function judge(findings: Findings, supervisor: Supervisor, orders: readonly Order[]): boolean {
+function judge({ findings, supervisor, orders, heldMs }: Outcome): boolean {
   const meantToFail = orders.filter((order) => order.meantToFail).length;
   const checks: [string, boolean][] = wanted.withoutProbe
     ? [["without the probe there are duplicates, so the rig can fail", findings.duplicates > 0]]
@@ -181,6 +193,7 @@ function judge(findings: Findings, supervisor: Supervisor, orders: readonly Orde
           "no slot is held and no wait is open",
           findings.needAttention > 0 || findings.heldSlots + findings.openWaits === 0,
         ],
+        ["the cloud held no request longer than we wait for it", heldMs < settleMs],
         ["workers died, and none by itself", supervisor.accidents === 0 && died(supervisor)],
       ];
   for (const [name, ok] of checks) console.log(`${ok ? "ok    " : "FAILED"} ${name}`);

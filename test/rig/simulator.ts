@@ -1,4 +1,5 @@
 /** The simulated cloud in a process of its own: it must not stop when a worker does, nor share its event loop. */
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { startOpenStackSimulator } from "../../src/sandbox/openstack/index.ts";
 import type { SimulatorAddress } from "./build.ts";
 
@@ -31,4 +32,8 @@ const address: SimulatorAddress = {
   applicationCredentialSecret,
 };
 process.send?.(address);
+// A starved cloud holds requests by itself; the rig asks for how long it did at most.
+const pauses = monitorEventLoopDelay({ resolution: 10 });
+pauses.enable();
+process.on("message", () => process.send?.(Math.round(pauses.max / 1e6)));
 process.on("disconnect", () => process.exit(0));

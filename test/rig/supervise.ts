@@ -8,7 +8,6 @@ import { type CrashPoint, crashPoints } from "../../src/core/operations/engine.t
 import type { RigConfig } from "./build.ts";
 
 const execArgv = ["--liftoff-only", "--disable-warning=ExperimentalWarning"];
-const frozenShare = 0.12;
 
 export function spawn(file: string, env: Record<string, string>): ChildProcess {
   const path = fileURLToPath(new URL(file, import.meta.url));
@@ -23,6 +22,8 @@ export interface SupervisorOptions {
   config: Omit<RigConfig, "worker" | "crashAt">;
   workers: number;
   random: () => number;
+  /** Of the ends, how many are a suspension beyond the lease instead of a kill. */
+  frozenShare: number;
   /** Crashes by name, this often at each point, instead of at random moments. */
   timesEachPoint: number | null;
 }
@@ -97,7 +98,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
     await Promise.race([once(child, "message"), ended, aborted(stopping.signal)]);
     await rest(200 + random() * 2_800);
     if (stopping.signal.aborted) return;
-    if (random() >= frozenShare) {
+    if (random() >= options.frozenShare) {
       counts.kills += 1;
       child.kill("SIGKILL");
       return;

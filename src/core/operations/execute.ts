@@ -6,6 +6,7 @@ import type { Transaction } from "../../database/client.ts";
 import { newId } from "../../database/id.ts";
 import type { RemoteServer } from "../cloud.ts";
 import { type Problem, problemOf, ServiceError } from "../errors.ts";
+import { callSignal } from "./call.ts";
 import { offerButtons, withdrawCancel } from "./capabilities.ts";
 import { fenced, park } from "./claim.ts";
 import { beginCompensation } from "./compensate.ts";
@@ -40,13 +41,13 @@ function isWorthAnotherTry(error: unknown): error is ServiceError {
 
 export async function issueStep(run: Run, at: At): Promise<Progress> {
   const { engine } = run;
-  const call = callOf(at.definition);
+  const signal = callSignal(run.signal, at.definition.callTimeoutMs);
   const intent = await recordIntent(run, at);
   if (intent === null) return "next";
   engine.reached("after_intent", at.operation.id);
   let issued: Issued;
   try {
-    issued = await at.definition.issue(await contextOf(run, { ...at, step: intent }, call));
+    issued = await at.definition.issue(await contextOf(run, { ...at, step: intent }, signal));
   } catch (error) {
     if (run.signal.aborted) throw run.signal.reason;
     return afterFailedCall(run, { ...at, step: intent }, error);
@@ -55,25 +56,6 @@ export async function issueStep(run: Run, at: At): Promise<Progress> {
   if (issued.kind === "done") return finishStep(run, at, issued);
   if (issued.kind === "failed") return failStep(run, at, problemOf(issued.error), issued.server);
   return awaitStep(run, at, issued);
-}
-
-/** What may still be sent for one intent: after `call_deadline` others conclude from not finding it that it never was. */
-interface Call {
-  signal: AbortSignal;
-  /** A process that was suspended wakes up with its timers not yet run. Throws ServiceError `timeout`. */
-  requireTime(): void;
-}
-
-function callOf({ callTimeoutMs }: StepDefinition): Call {
-  const notAfter = performance.now() + callTimeoutMs;
-  return {
-    signal: AbortSignal.timeout(callTimeoutMs),
-    requireTime() {
-      if (performance.now() < notAfter) return;
-      const message = "We were too slow to ask the cloud in time, so it was not asked.";
-      throw new ServiceError("timeout", message, { retryable: true });
-    },
-  };
 }
 
 /** The row that says "we are about to ask", committed before we ask. Null when a cancel came first. */
@@ -193,6 +175,9 @@ export async function resumeStep(run: Run, found: At): Promise<Progress> {
       return giveUp(run, at, "the outcome could not be found out in time");
     return issueStep(run, at);
   }
+  // Before the look: what was not there earlier than this may still have come.
+  const settleMs = at.operation.cloudName === null ? 0 : cloudOf(engine, at.operation).settleMs;
+  const conclusive = await isPast(engine, step.callDeadline, settleMs);
   const probe = await probeEffect(run, at, definition.probe);
   if (probe.effect === "present") {
     const note = probe.note ?? "The first request had arrived.";
@@ -202,8 +187,7 @@ export async function resumeStep(run: Run, found: At): Promise<Progress> {
       note: `${step.label}: ${note} Going on with it.`,
     });
   }
-  const settleMs = at.operation.cloudName === null ? 0 : cloudOf(engine, at.operation).settleMs;
-  if (probe.effect === "absent" && (await isPast(engine, step.callDeadline, settleMs))) {
+  if (probe.effect === "absent" && conclusive) {
     // It begins only now, and so does its time.
     return issueStep(run, { ...at, step: { ...step, deadlineAt: null } });
   }
@@ -386,7 +370,7 @@ async function isPast(engine: Engine, moment: Date | null, plusMs: number): Prom
   return rows[0]?.past === true;
 }
 
-async function contextOf(run: Run, { operation, step }: At, call?: Call): Promise<StepContext> {
+async function contextOf(run: Run, { operation, step }: At, signal = run.signal): Promise<StepContext> {
   const { engine } = run;
   const rows =
     operation.serverId === null
@@ -395,7 +379,6 @@ async function contextOf(run: Run, { operation, step }: At, call?: Call): Promis
           `SELECT external_id AS "externalId", provider_data AS "serverData" FROM servers WHERE id = $1`,
           [operation.serverId],
         );
-  call?.requireTime();
   return {
     operation: {
       id: operation.id,
@@ -417,11 +400,7 @@ async function contextOf(run: Run, { operation, step }: At, call?: Call): Promis
     },
     database: engine.database,
     log: engine.log,
-    signal: call === undefined ? run.signal : AbortSignal.any([run.signal, call.signal]),
-    async readSecret(secretId) {
-      const secret = await engine.secrets.read(engine.database, secretId);
-      call?.requireTime();
-      return secret;
-    },
+    signal,
+    readSecret: (secretId) => engine.secrets.read(engine.database, secretId),
   };
 }

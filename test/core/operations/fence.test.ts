@@ -118,4 +118,42 @@ describe("a worker that was suspended", () => {
     expect(await at.finish("first", answer.operationId)).toMatchObject({ state: "succeeded" });
     expect(at.simulator.state.servers).toHaveLength(1);
   });
+
+  it("while it looked takes no early look for a late one", async () => {
+    if (database === undefined) throw new Error("no database");
+    const looks: string[] = [];
+    const slow = (real: Cloud): Partial<Cloud> => ({
+      steps: real.steps.map((step) => {
+        if (step.name !== "openstack.create") return step;
+        return Object.assign(
+          { ...step },
+          {
+            probe: async (...[context]: Parameters<NonNullable<typeof step.probe>>) => {
+              const found = await step.probe?.(context);
+              looks.push(found?.effect ?? "none");
+              if (looks.length > 1) return found;
+              // The request arrives after all, and our answer "absent" is as old as can be when it is looked at.
+              const { id } = context.operation;
+              scene?.simulator.addStranger({
+                name: "web-1",
+                flavor: "m1.small",
+                tags: [`op=${id}`, `op=${id}.1`],
+              });
+              await scene?.later(10 * 60_000);
+              return found;
+            },
+          },
+        );
+      }),
+    });
+    scene = await createScene({ database, cloud: slow });
+    const at = scene;
+    at.simulator.addFault({ method: "POST", path: "/servers$", kind: "drop" });
+    const answer = await at.ask(at.sam, "server.provision", { ...order, name: "web-1" });
+    if (answer.kind !== "operation") throw new Error("no operation");
+
+    expect(await at.finish("one", answer.operationId)).toMatchObject({ state: "succeeded" });
+    expect(looks).toEqual(["absent", "present"]);
+    expect(at.live()).toHaveLength(1);
+  });
 });
