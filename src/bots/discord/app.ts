@@ -7,9 +7,10 @@ import { createDiscordApi } from "./api.ts";
 import { discordCommands } from "./commands.ts";
 import { createConnection } from "./connection.ts";
 import type { DiscordContext } from "./context.ts";
+import { linkOf } from "./handle.ts";
 import { createIntake } from "./interactions.ts";
 import { createMemory } from "./memory.ts";
-import { createDiscordMessenger, linkOf } from "./messenger.ts";
+import { createDiscordMessenger } from "./messenger.ts";
 import { registerCommands } from "./registration.ts";
 
 /** Of Discord's 3 s; a first answer that is lost needs time for a second. */

@@ -1,26 +1,19 @@
 /**
- * Cards and threads in Discord. A handle is `guild/channel/message`, as in the message's address; `@me` in direct messages.
- * Everything is sent with the bot's token: an interaction's own ends after 15 minutes.
+ * Cards and threads in Discord. Everything is sent with the bot's token: an interaction's own ends after 15 minutes.
  */
 import { createHash } from "node:crypto";
-import { MessageFlags, type REST, Routes } from "discord.js";
+import { type REST, Routes } from "discord.js";
 import { z } from "zod";
-import type { CardTarget, Messenger, ThreadLine } from "../../core/bot.ts";
+import type { CardTarget, Messenger } from "../../core/bot.ts";
 import type { View } from "../../core/view.ts";
 import { chatError, codes, type DiscordApi, discordCode, isNoEntry } from "./api.ts";
+import { createdAt, directGuild, type Handle, partsOf, textOf } from "./handle.ts";
+import { linesMessage } from "./lines.ts";
 import { createMemory, type Memory } from "./memory.ts";
 import { type Confirm, type DiscordMessage, renderView } from "./message.ts";
 import { DIRECT, personOf } from "./person.ts";
-import { escapeTo, plain } from "./text.ts";
+import { plain } from "./text.ts";
 
-const lineSymbols: Record<ThreadLine["level"], string> = {
-  info: "·",
-  success: "✓",
-  warning: "⚠️",
-  error: "✗",
-};
-const MAX_LINE = 500;
-const MAX_CONTENT = 2_000;
 const MAX_THREAD_NAME = 100;
 /** Three days; whoever writes into a thread that was archived opens it again. */
 const ARCHIVE_AFTER_MINUTES = 4_320;
@@ -29,18 +22,9 @@ const ARCHIVE_AFTER_MINUTES = 4_320;
  * progress moves into the thread, so that the end can still be shown on the card.
  */
 const PROGRESS_MOVES_AFTER_MS = 55 * 60_000;
-const DISCORD_EPOCH_MS = 1_420_070_400_000;
 const REMEMBERED = 5_000;
-const directGuild = "@me";
-
 const Made = z.object({ id: z.string() });
 const Posted = z.object({ embeds: z.array(z.object({ title: z.string().default("") })).default([]) });
-
-interface Handle {
-  guild: string;
-  channel: string;
-  message: string;
-}
 
 export interface DiscordMessengerOptions {
   api: DiscordApi;
@@ -291,51 +275,4 @@ function forget({ keys, losses, fresh }: Desk, handle: string): void {
   fresh.delete(handle);
   const key = keys.get(handle);
   if (key !== undefined) losses.set(key, (losses.get(key) ?? 0) + 1);
-}
-
-function textOf({ guild, channel, message }: Handle): string {
-  return [guild, channel, message].join("/");
-}
-
-function partsOf(handle: string): Handle {
-  const [guild = "", channel = "", message = ""] = handle.split("/");
-  return { guild, channel, message };
-}
-
-/** The address of a card, or null when its guild is not known (a channel of the configuration). */
-export function linkOf(handle: string): string | null {
-  const { guild } = partsOf(handle);
-  return guild === "_" ? null : `https://discord.com/channels/${handle}`;
-}
-
-/** A snowflake holds the time of its making. https://docs.discord.com/developers/reference#snowflakes */
-function createdAt(id: string): number {
-  return Number(BigInt(id) >> 22n) + DISCORD_EPOCH_MS;
-}
-
-/** The newest lines when not all fit; the times are shown in the reader's own zone. */
-export function linesMessage(
-  lines: readonly ThreadLine[],
-  mention: string | null,
-): Pick<DiscordMessage, "content" | "allowed_mentions"> & { flags: number } {
-  const end = mention === null ? [] : [`<@${mention}>`];
-  const kept: string[] = [];
-  let length = 90;
-  for (const entry of lines.toReversed()) {
-    const next = threadLine(entry);
-    if (length + next.length > MAX_CONTENT) break;
-    length += next.length + 1;
-    kept.unshift(next);
-  }
-  const left = lines.length - kept.length;
-  if (left > 0) kept.unshift(`… ${left} earlier ${left === 1 ? "line" : "lines"} left out`);
-  return {
-    content: [...kept, ...end].join("\n"),
-    allowed_mentions: { parse: [], ...(mention === null ? {} : { users: [mention] }) },
-    flags: MessageFlags.SuppressEmbeds,
-  };
-}
-
-function threadLine({ at, level, text }: ThreadLine): string {
-  return `<t:${Math.floor(at.getTime() / 1000)}:T> ${lineSymbols[level]} ${escapeTo(plain(text), MAX_LINE)}`;
 }

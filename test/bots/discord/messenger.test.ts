@@ -1,7 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { createDiscordApi } from "../../../src/bots/discord/api.ts";
+import { linkOf } from "../../../src/bots/discord/handle.ts";
+import { linesMessage } from "../../../src/bots/discord/lines.ts";
 import { createMemory } from "../../../src/bots/discord/memory.ts";
-import { createDiscordMessenger, linesMessage, linkOf } from "../../../src/bots/discord/messenger.ts";
+import { createDiscordMessenger } from "../../../src/bots/discord/messenger.ts";
 import { ChatError, type Messenger } from "../../../src/core/bot.ts";
 import type { View } from "../../../src/core/view.ts";
 import { type DiscordReply, type FakeDiscord, fakeDiscord, refusal } from "../../support/discord-api.ts";
