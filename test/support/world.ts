@@ -137,7 +137,7 @@ export async function createCloudWorld(options: CloudWorldOptions): Promise<Clou
       loadMasterKey({ secretKey: Buffer.alloc(32, 7).toString("base64"), dataDir: "/nonexistent" }),
     ),
     wake: localWake(),
-    log: silent,
+    log: options.log ?? silent,
     policies,
     worker: `test-${randomUUID()}`,
     patienceMs: 60_000,
@@ -146,7 +146,7 @@ export async function createCloudWorld(options: CloudWorldOptions): Promise<Clou
   };
   const people = await seed(options);
   for (const resource of ["flavors", "images", "networks"] as const) {
-    await runSync({ database, cloud, resource, requester: "test", log: silent });
+    await runSync({ database, cloud, resource, requester: "test", log: options.log ?? silent });
   }
   return { ...people, ...drive(engine, people), database, cloud, clouds, engine, close: () => cloud.close() };
 }
