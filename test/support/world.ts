@@ -70,6 +70,8 @@ export interface CloudWorldOptions {
   targets: Record<"s" | "m", { flavor?: string; network: string }>;
   registry?: ActionRegistry | undefined;
   engine?: Partial<Engine> | undefined;
+  /** Of the engine; silent by default. */
+  log?: Logger | undefined;
 }
 
 export interface WorldOptions {
@@ -113,6 +115,7 @@ export async function createWorld(options: WorldOptions): Promise<World> {
     },
     registry: options.registry,
     engine: options.engine,
+    log: options.log,
   });
   return { ...world, simulator, close: () => closeAll(simulator, cloud) };
 }
