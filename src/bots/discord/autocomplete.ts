@@ -8,14 +8,14 @@ import {
 import type { Principal } from "../../core/access.ts";
 import { usableActions } from "../../core/help.ts";
 import { optionsFor } from "../../core/options.ts";
+import { late, within } from "../deadline.ts";
+import { plain } from "../text.ts";
 import { summaryOf } from "./api.ts";
 import { helpTopicOption } from "./commands.ts";
 import type { DiscordContext } from "./context.ts";
-import { late, within } from "./deadline.ts";
 import { type Choices, MAX_CHOICES } from "./form.ts";
 import { answerFirst } from "./respond.ts";
 import { readCommand } from "./slash.ts";
-import { plain } from "./text.ts";
 
 const MAX_TEXT = 100;
 const SEND_WITHIN_MS = 600;

@@ -1,13 +1,14 @@
 /** Buttons of cards and answers. They carry an opaque capability; who presses is authorised at the press. */
 import { type ButtonInteraction, MessageFlags } from "discord.js";
 import type { Principal } from "../../core/access.ts";
+import { paragraph } from "../text.ts";
 import type { DiscordContext } from "./context.ts";
 import { showAnswer } from "./dispatch.ts";
 import { type DiscordMessage, messageOf, plainButton, rows, sentence } from "./message.ts";
 import { handleOpen } from "./modal.ts";
 import { notLinked, OPEN_FORM, problemOfRequest, secretMessage } from "./reply.ts";
 import { createResponder, type Responder } from "./respond.ts";
-import { escapeTo, line, paragraph } from "./text.ts";
+import { escapeTo, line } from "./text.ts";
 
 const DISMISS = "dismiss";
 

@@ -3,8 +3,8 @@ import type { Principal } from "../../core/access.ts";
 import { ServiceError } from "../../core/errors.ts";
 import type { Form } from "../../core/form.ts";
 import type { Answer } from "../../core/request.ts";
+import { late, within } from "../deadline.ts";
 import type { DiscordContext } from "./context.ts";
-import { late, within } from "./deadline.ts";
 import {
   type Choices,
   type Draft,

@@ -10,7 +10,7 @@ import {
   TextInputStyle,
 } from "discord.js";
 import type { Form, FormField } from "../../core/form.ts";
-import { clip, plain } from "./text.ts";
+import { clip, plain } from "../text.ts";
 
 /** A request that is not complete yet, or not right. Kept in memory: no secret belongs into an option. */
 export interface Draft {

@@ -1,8 +1,9 @@
 /** Lines of a thread → one message. */
 import { MessageFlags } from "discord.js";
 import type { ThreadLine } from "../../core/bot.ts";
+import { plain } from "../text.ts";
 import type { DiscordMessage } from "./message.ts";
-import { escapeTo, plain } from "./text.ts";
+import { escapeTo } from "./text.ts";
 
 const lineSymbols: Record<ThreadLine["level"], string> = {
   info: "·",

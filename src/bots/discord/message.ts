@@ -7,7 +7,8 @@ import {
   ComponentType,
 } from "discord.js";
 import type { Tone, View, ViewButton, ViewField, ViewStep } from "../../core/view.ts";
-import { escapeTo, line, paragraph, plain } from "./text.ts";
+import { paragraph, plain } from "../text.ts";
+import { escapeTo, line } from "./text.ts";
 
 export interface DiscordMessage {
   content: string;

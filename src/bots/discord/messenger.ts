@@ -6,13 +6,13 @@ import { type REST, Routes } from "discord.js";
 import { z } from "zod";
 import type { CardTarget, Messenger } from "../../core/bot.ts";
 import type { View } from "../../core/view.ts";
+import { plain } from "../text.ts";
 import { chatError, codes, type DiscordApi, discordCode, isNoEntry } from "./api.ts";
 import { createdAt, directGuild, type Handle, partsOf, textOf } from "./handle.ts";
 import { linesMessage } from "./lines.ts";
 import { createMemory, type Memory } from "./memory.ts";
 import { type Confirm, type DiscordMessage, renderView } from "./message.ts";
 import { DIRECT, personOf } from "./person.ts";
-import { plain } from "./text.ts";
 
 const MAX_THREAD_NAME = 100;
 /** Three days; whoever writes into a thread that was archived opens it again. */

@@ -3,8 +3,9 @@ import type { Logger } from "pino";
 import type { Principal } from "../../core/access.ts";
 import { isServiceError, problemOf, ServiceError } from "../../core/errors.ts";
 import type { Answer } from "../../core/request.ts";
+import { paragraph, plain } from "../text.ts";
 import { type DiscordMessage, messageOf, plainButton, rows, sentence } from "./message.ts";
-import { escape, escapeTo, line, paragraph, plain } from "./text.ts";
+import { escape, escapeTo, line } from "./text.ts";
 
 const MAX_CONTENT = 2_000;
 

@@ -3,8 +3,8 @@ import type { AckFn, RespondArguments, RespondFn, SlashCommand } from "@slack/bo
 import type { Principal } from "../../core/access.ts";
 import { helpView } from "../../core/help.ts";
 import { parseCommand } from "../command.ts";
+import { late, within } from "../deadline.ts";
 import { acknowledge, openModal, placeOf, type SlackContext } from "./context.ts";
-import { late, within } from "./deadline.ts";
 import { renderView } from "./message.ts";
 import { identify, type Sender, workspaceOf } from "./person.ts";
 import { notLinked, problemReply, type Reply, replyTo } from "./reply.ts";

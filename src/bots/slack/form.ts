@@ -4,8 +4,8 @@ import { z } from "zod";
 import { ServiceError } from "../../core/errors.ts";
 import type { Form, FormField } from "../../core/form.ts";
 import type { View } from "../../core/view.ts";
+import { clip, paragraph, plain } from "../text.ts";
 import { note, renderView, sections } from "./message.ts";
-import { clip, paragraph, plain } from "./text.ts";
 
 export const FORM_CALLBACK = "form";
 /** An input's action_id is this and the option's name, its block's id the name alone. */

@@ -1,7 +1,7 @@
 /** The Slack app manifest, made from the registry: paste it at api.slack.com/apps, "Create app from a manifest". */
 import type { ActionRegistry } from "../../core/action.ts";
+import { clip } from "../text.ts";
 import { SLACK_PATH } from "./ingress.ts";
-import { clip } from "./text.ts";
 
 /**
  * Slack's own commands; an app cannot have these names (slack.com/help/articles/201259356). A prefix

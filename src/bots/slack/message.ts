@@ -1,7 +1,8 @@
 /** A view → a Slack message (Block Kit and its text fallback). The limits are Block Kit's; neither SDK checks them. */
 import type { types } from "@slack/bolt";
 import type { Tone, View, ViewButton, ViewField, ViewStep } from "../../core/view.ts";
-import { escapeTo, line, paragraph, plain } from "./text.ts";
+import { paragraph, plain } from "../text.ts";
+import { escapeTo, line } from "./text.ts";
 
 export type Block = types.KnownBlock;
 

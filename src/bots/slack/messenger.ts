@@ -1,9 +1,10 @@
 /** Cards and threads in Slack. A handle is `channel:ts`. */
 import type { CardTarget, Messenger, ThreadLine } from "../../core/bot.ts";
 import type { View } from "../../core/view.ts";
+import { plain } from "../text.ts";
 import { chatError, isNoEntry, type SlackApi } from "./api.ts";
 import { note, renderView, type SlackMessage } from "./message.ts";
-import { escapeTo, plain } from "./text.ts";
+import { escapeTo } from "./text.ts";
 
 const lineSymbols: Record<ThreadLine["level"], string> = {
   info: "·",

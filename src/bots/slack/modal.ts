@@ -4,13 +4,13 @@ import type { Principal } from "../../core/access.ts";
 import type { Action } from "../../core/action.ts";
 import { isServiceError } from "../../core/errors.ts";
 import type { Answer } from "../../core/request.ts";
+import { late, within } from "../deadline.ts";
+import { clip, plain } from "../text.ts";
 import { summaryOf } from "./api.ts";
 import { acknowledge, type Place, placeOf, type SlackContext } from "./context.ts";
-import { late, within } from "./deadline.ts";
 import { MAX_CHOICES, MAX_OPTION_VALUE, option, readForm, renderForm, viewModal } from "./form.ts";
 import { identify, workspaceOf } from "./person.ts";
 import { problemView } from "./reply.ts";
-import { clip, plain } from "./text.ts";
 
 export interface SubmitArgs {
   body: ViewSubmitAction;

@@ -5,9 +5,10 @@ import type { Principal } from "../../core/access.ts";
 import { problemOf, ServiceError } from "../../core/errors.ts";
 import type { Answer } from "../../core/request.ts";
 import type { View } from "../../core/view.ts";
+import { paragraph, plain } from "../text.ts";
 import { type FormContext, renderForm } from "./form.ts";
 import { note, renderView, type SlackMessage, sections } from "./message.ts";
-import { escape, escapeTo, paragraph, plain } from "./text.ts";
+import { escape, escapeTo } from "./text.ts";
 
 export type Reply = { kind: "message"; message: SlackMessage } | { kind: "modal"; modal: types.ModalView };
 

@@ -1,19 +1,5 @@
 /** Text from customers and clouds on its way into Slack: nothing in it may ping, link, hide or break a limit. */
-
-// Controls, invisible characters and the marks that reverse the direction of what follows: with them a name could look like
-// another one or spill over the words beside it. Kept are newline and tab, for `paragraph`, and the two joiners that Persian
-// and emoji need.
-const INVISIBLE = /(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
-
-/** One line of plain text, for `plain_text` and `raw_text` objects, which Slack shows as they are. */
-export function plain(text: string, maxLength = Number.POSITIVE_INFINITY): string {
-  return clip(text.replace(INVISIBLE, "").replace(/\s+/gu, " ").trim(), maxLength);
-}
-
-/** Plain text that keeps its lines. */
-export function paragraph(text: string, maxLength = Number.POSITIVE_INFINITY): string {
-  return clip(text.replace(INVISIBLE, "").replaceAll("\t", " ").trim(), maxLength);
-}
+import { clip, plain } from "../text.ts";
 
 /**
  * The three characters that Slack's markup reads (docs.slack.dev, "Formatting message text"): with them escaped, neither
@@ -42,13 +28,4 @@ export function escapeTo(
 /** One line of `mrkdwn`. */
 export function line(text: string, limit = 2000): string {
   return escapeTo(plain(text), limit);
-}
-
-/** At most so many UTF-16 units, which is what Slack counts, ending in an ellipsis and never inside a character. */
-export function clip(text: string, maxLength: number): string {
-  if (text.length <= maxLength) return text;
-  let end = maxLength - 1;
-  const last = text.charCodeAt(end - 1);
-  if (last >= 0xd800 && last <= 0xdbff) end -= 1;
-  return `${text.slice(0, end).trimEnd()}…`;
 }

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Confirm, type DiscordMessage, renderView } from "../../../src/bots/discord/message.ts";
-import { escape, escapeTo, plain } from "../../../src/bots/discord/text.ts";
+import { escape, escapeTo } from "../../../src/bots/discord/text.ts";
+import { plain } from "../../../src/bots/text.ts";
 import type { View } from "../../../src/core/view.ts";
 
 function sizeOf({ embeds }: DiscordMessage): number {

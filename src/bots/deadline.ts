@@ -1,4 +1,4 @@
-/** Discord waits 3 s for the first answer to an interaction. */
+/** Slack and Discord wait 3 s for an answer; what takes longer is acknowledged first and told afterwards. */
 export const late = Symbol("late");
 
 export async function within<T>(work: Promise<T>, budgetMs: number): Promise<T | typeof late> {
