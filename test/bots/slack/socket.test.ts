@@ -157,7 +157,7 @@ describe("the connection", () => {
     rig.slack.next("auth.test", { body: { ok: false, error: "invalid_auth" } });
     await rig.bot.start();
     await until(() => rig.bot.status().detail.includes("SLACK_BOT_TOKEN"));
-    expect(rig.slack.sockets.open()).toBe(1);
+    await until(() => rig.slack.sockets.open() === 1);
     expect(rig.bot.status().ok).toBe(false);
   });
 
