@@ -41,22 +41,36 @@ export async function runOperation(engine: Engine, claim: Claim, stopping: Abort
 
 async function advance(run: Run): Promise<Progress> {
   const { engine } = run;
-  const { operation, steps } = await fenced(engine.database, run.claim, async (tx, row) => {
+  const found = await fenced(engine.database, run.claim, async (tx, row) => {
     if (row.startedAt === null) await start(engine, tx, row);
-    return { operation: row, steps: await readSteps(tx, row.id) };
+    const steps = await readSteps(tx, row.id);
+    if (!isCancelling(row) && openStep(steps) === undefined) {
+      await endOperation(engine, tx, row, { end: row.endState ?? "succeeded" });
+      return null;
+    }
+    return { operation: row, steps };
   });
-  if (operation.cancelRequestedAt !== null && operation.endState === null) {
+  if (found === null) return "ended";
+  const { operation, steps } = found;
+  if (isCancelling(operation)) {
     const progress = await cancelAtBoundary(run, operation, steps);
     if (progress !== null) return progress;
   }
-  const step = steps.find(({ state }) => state === "planned" || state === "intent" || state === "waiting");
-  if (step === undefined) {
-    await fenced(engine.database, run.claim, (tx, row) =>
-      endOperation(engine, tx, row, { end: row.endState ?? "succeeded" }),
-    );
-    return "ended";
-  }
-  return advanceStep(run, operation, step);
+  const step = openStep(steps);
+  if (step !== undefined) return advanceStep(run, operation, step);
+  // A cancel that came too late to change anything.
+  await fenced(engine.database, run.claim, (tx, row) =>
+    endOperation(engine, tx, row, { end: row.endState ?? "succeeded" }),
+  );
+  return "ended";
+}
+
+function isCancelling({ cancelRequestedAt, endState }: OperationRow): boolean {
+  return cancelRequestedAt !== null && endState === null;
+}
+
+function openStep(steps: readonly StepRow[]): StepRow | undefined {
+  return steps.find(({ state }) => state === "planned" || state === "intent" || state === "waiting");
 }
 
 async function advanceStep(run: Run, operation: OperationRow, step: StepRow): Promise<Progress> {

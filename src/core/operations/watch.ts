@@ -22,8 +22,10 @@ export function createWatcher(engine: Engine, now: () => number = Date.now): Wat
     async tick() {
       const looks = engine.clouds.list().map(async (cloud) => {
         if ((notBefore.get(cloud.name) ?? 0) > now()) return 0;
+        const began = now();
         const look = await watchCloud(engine, cloud);
-        notBefore.set(cloud.name, now() + (look.ok ? cloud.watchEveryMs : problemPauseMs));
+        // From its begin: a look that takes its time does not make the next one later.
+        notBefore.set(cloud.name, look.ok ? began + cloud.watchEveryMs : now() + problemPauseMs);
         return look.settled;
       });
       const settled = await Promise.all(looks);
