@@ -6,7 +6,7 @@ import type { Database, Transaction } from "../src/database/client.ts";
 import { onPostgres, onRedis } from "../src/jobs/connect.ts";
 import { createJobs } from "../src/jobs/jobs.ts";
 import { instantCloud } from "./instant-cloud.ts";
-import { figure, heading, ratio } from "./report.ts";
+import { cpuMeter, figure, heading, ms, ratio } from "./report.ts";
 import { type Backend, backends, engineOn, furnish, log, sam } from "./stage.ts";
 
 /** As many people ask at a time, and as many operations run at a time, in both. */
@@ -19,7 +19,7 @@ export async function benchEngine({ short }: { short: boolean }): Promise<void> 
     heading(`engine: enter → succeeded, ${backend.name}`);
     const opened = await backend.open();
     try {
-      await measure(backend, opened.database, short ? 30 : 500);
+      await measure(backend, opened.database, short ? 50 : 500);
     } finally {
       await opened.close();
     }
@@ -37,14 +37,19 @@ async function measure({ redisUrl }: Backend, database: Database, count: number)
     // The first half is for the compilers, on both sides.
     await operations({ entrance, database }, { from: 1, count });
     const before = counted.statements();
+    const cpu = cpuMeter();
     const ours = await operations({ entrance, database }, { from: count + 1, count });
-    const statements = (counted.statements() - before) / count;
+    const [oursCpu, statements] = [cpu().ms / count, (counted.statements() - before) / count];
     await noOps({ database, redisUrl }, count);
+    const baselineCpu = cpuMeter();
     const baseline = await noOps({ database, redisUrl }, count * 4);
+    const noOpCpu = baselineCpu().ms / (count * 4);
     figure("operations (two steps each)", `${ours.toFixed(0)}/s, ${count} of them`);
     figure("statements per operation, idle looks included", statements.toFixed(1));
     figure("BullMQ's no-op jobs", `${baseline.toFixed(0)}/s, ${count * 4} of them`);
-    ratio("one operation in no-op jobs", { ours: baseline, baseline: ours });
+    ratio("time of an operation in no-op jobs", { ours: baseline, baseline: ours });
+    figure("processor time of an operation, of a no-op job", `${ms(oursCpu)}, ${ms(noOpCpu)}`);
+    ratio("processor time of an operation in no-op jobs", { ours: oursCpu, baseline: noOpCpu });
   } finally {
     await worker.stop();
     await jobs.close();

@@ -42,11 +42,12 @@ export const median = (values: readonly number[]): number => percentile(values, 
 
 export const ms = (value: number): string => `${value < 10 ? value.toFixed(2) : value.toFixed(0)} ms`;
 
-/** Processor time of this process since `begin()`, as a share of one core. */
-export function cpuMeter(): () => number {
+/** Processor time of this process since the call: in milliseconds, and as a share of one core. */
+export function cpuMeter(): () => { ms: number; share: number } {
   const [usage, at] = [process.cpuUsage(), performance.now()];
   return () => {
     const { user, system } = process.cpuUsage(usage);
-    return (user + system) / 1000 / (performance.now() - at);
+    const spent = (user + system) / 1000;
+    return { ms: spent, share: spent / (performance.now() - at) };
   };
 }

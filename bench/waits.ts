@@ -135,7 +135,7 @@ async function quiet(simulator: Simulator, { quietSeconds }: Size) {
   const before = await requests(simulator);
   const cpu = cpuMeter();
   await delay(quietSeconds * 1000);
-  const share = cpu();
+  const { share } = cpu();
   const made = (await requests(simulator)) - before;
   return { httpPerMinute: (made * 60) / quietSeconds, cpu: share };
 }
@@ -167,7 +167,7 @@ async function ending(
       return at === null ? [] : [at.getTime() - (endsAtMs.get(row.serverId) ?? 0)];
     });
   const [seen, done] = [late(({ seenAt }) => seenAt), late(({ doneAt }) => doneAt)];
-  figure(`${endsPerSecond}/s end: processor`, `${(cpu() * 100).toFixed(1)} % of one core`);
+  figure(`${endsPerSecond}/s end: processor`, `${(cpu().share * 100).toFixed(1)} % of one core`);
   if (done.length < builds.length) {
     note(
       `MISSED: ${builds.length - done.length} of ${builds.length} were not through by the end of the measurement.`,
