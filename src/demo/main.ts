@@ -2,60 +2,50 @@
  * `npm run demo`: the main job from end to end, with everything real but the cloud: embedded database, the OpenStack
  * client over HTTP, the console, signed webhooks. A second act kills the program in the middle of an order.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { z } from "zod";
-import { type OpenStackSimulator, startOpenStackSimulator } from "../sandbox/openstack/index.ts";
-import { type Delivery, type Receiver, startReceiver } from "../sandbox/receiver.ts";
+import type { Delivery, Receiver } from "../sandbox/receiver.ts";
 import { type Child, startChild } from "./child.ts";
-import { writeSampleConfig } from "./samples.ts";
-import { newWebhookSecret } from "./sandbox.ts";
+import { type SampleWorld, startSampleWorld } from "./sample-world.ts";
 import { createStage, type Stage } from "./stage.ts";
 
 const stepWithinMs = 60_000;
 
-interface Play {
+interface Play extends Pick<SampleWorld, "openstack" | "pve" | "receiver"> {
   stage: Stage;
-  simulator: OpenStackSimulator;
-  receiver: Receiver;
   launch(): Promise<Child>;
 }
 
 async function main(): Promise<number> {
   const stage = createStage(process.stdout);
-  const folder = mkdtempSync(join(tmpdir(), "ratatosk-demo-"));
-  const secret = newWebhookSecret();
-  const simulator = await startOpenStackSimulator({ speed: 0.6 });
-  const receiver = await startReceiver({ secret, onDelivery: (delivery) => stage.webhook(delivery) });
-  const configPath = join(folder, "ratatosk.yaml");
-  writeSampleConfig(configPath, { simulator, receiver: { url: receiver.url, secret } });
+  const world = await startSampleWorld({ speed: 0.5, onDelivery: (delivery) => stage.webhook(delivery) });
+  const { openstack, pve, receiver, configPath } = world;
   const children: Child[] = [];
   const launch = async () => {
-    const child = await startChild({ stage, configPath, dataDir: join(folder, "data") });
+    const child = await startChild({ stage, configPath, dataDir: join(world.folder, "data") });
     children.push(child);
     return child;
   };
   try {
     stage.title("Ratatosk: chat → cloud → billing, in one terminal");
-    stage.say(`Simulated OpenStack at ${simulator.authUrl}, webhook receiver at ${receiver.url}.`);
-    return await play({ stage, simulator, receiver, launch });
+    stage.say(`Simulated OpenStack at ${openstack.authUrl}, Proxmox VE at ${pve.url}, both over HTTP.`);
+    return await play({ stage, openstack, pve, receiver, launch });
   } finally {
     for (const child of children) child.kill();
-    await receiver.close();
-    await simulator.close();
-    rmSync(folder, { recursive: true, force: true });
+    await world.close();
   }
 }
 
 async function play(scene: Play): Promise<number> {
   const { stage, receiver } = scene;
-  stage.title("1. One command, one server");
+  stage.title("1. One command, one server, on each cloud");
   const first = await scene.launch();
   stage.say(`The program runs as process ${first.pid}; Rita of the team types into its console.`);
   await first.type("/server provision web-1 customer:ada plan:small image:debian-12");
   await until(() => has(receiver, "server.provision.succeeded", "web-1"), "web-1 is not built");
+  await first.type("/server provision db-1 customer:ada plan:small image:debian-12 cloud:sim-pve");
+  await until(() => has(receiver, "server.provision.succeeded", "db-1"), "db-1 is not built");
   stage.title("2. Grow it, confirmed by the cloud");
   await first.type("/server resize web-1 plan:medium");
   await until(() => has(receiver, "server.resize.succeeded", "web-1"), "web-1 is not resized");
@@ -73,7 +63,7 @@ async function play(scene: Play): Promise<number> {
   stage.title("4. The same order again, then clean up");
   await second.type("/server provision web-2 customer:ada plan:small image:debian-12");
   await second.type("/server list");
-  for (const name of ["web-1", "web-2"]) {
+  for (const name of ["web-1", "web-2", "db-1"]) {
     await second.type(`/server delete ${name}`);
     await second.type("!confirm yes");
     await until(() => has(receiver, "server.deleted", name), `${name} is not deleted`);
@@ -84,10 +74,10 @@ async function play(scene: Play): Promise<number> {
 }
 
 /** The server exists in the cloud, its id has not reached us: the answer trickles when the process dies. */
-async function killInTheMiddle({ stage, simulator }: Play, child: Child): Promise<string> {
-  simulator.addFault({ method: "POST", path: "/servers$", kind: "trickle", delayMs: 200 });
+async function killInTheMiddle({ stage, openstack }: Play, child: Child): Promise<string> {
+  openstack.addFault({ method: "POST", path: "/servers$", kind: "trickle", delayMs: 200 });
   await child.type("/server provision web-2 customer:ada plan:small image:debian-12");
-  const find = () => simulator.state.servers.find((server) => server.name === "web-2");
+  const find = () => openstack.state.servers.find((server) => server.name === "web-2");
   await until(() => find() !== undefined, "web-2 was not asked for");
   const id = find()?.id ?? "?";
   child.kill();
@@ -103,17 +93,22 @@ interface Findings {
   code: number | null;
 }
 
-function prove({ stage, simulator, receiver }: Play, findings: Findings): number {
-  const made = simulator.state.servers;
-  const left = made.filter((server) => server.status !== "DELETED");
+function prove({ stage, openstack, pve, receiver }: Play, findings: Findings): number {
+  const servers = openstack.state.servers;
+  const vms = pve.state.vms.filter((vm) => vm.vmid >= 5000 && vm.vmid <= 5999);
+  const cloned = pve.state.tasks.filter((task) => task.type === "qmclone");
+  const left = servers.filter((server) => server.status !== "DELETED").length + vms.length;
   const verified = receiver.deliveries.filter((delivery) => delivery.verified).length;
   const proofs: [boolean, string][] = [
-    [made.length === 2, `2 orders, ${made.length} servers made, although a process died in between`],
+    [
+      servers.length === 2 && cloned.length === 1,
+      `3 orders: ${servers.length} servers made on OpenStack, ${cloned.length} on Proxmox VE, although a process died in between`,
+    ],
     [
       findings.killed === findings.adopted,
       `process ${findings.pids[1]} adopted ${findings.adopted}, asked for by ${findings.pids[0]}`,
     ],
-    [left.length === 0, `${left.length} servers left in the cloud after the deletes`],
+    [left === 0, `${left} servers left in the clouds after the deletes`],
     [
       verified === receiver.deliveries.length && verified > 0,
       `${verified} of ${receiver.deliveries.length} webhooks verified by the npm package standardwebhooks`,
