@@ -15,7 +15,7 @@ import {
 } from "./transaction.ts";
 
 export type { Queryable } from "./sql.ts";
-export type { Transaction, TransactionOptions } from "./transaction.ts";
+export type { Transaction } from "./transaction.ts";
 
 export interface Database extends Queryable, TransactionDoor {
   readonly mode: "embedded" | "postgres";
