@@ -6,6 +6,7 @@ import type { PveClient } from "../client.ts";
 import { type FoundVm, findVm } from "../cluster.ts";
 import { bridgeOf, cardOn, coresOf, memoryMibOf, properties, tagsOf } from "../config.ts";
 import type { Parameters } from "../form.ts";
+import type { VmConfig } from "../schema.ts";
 import { remoteServerOf, TAG } from "../server.ts";
 import { setConfig } from "../vm.ts";
 import { getTarget, requireUnlocked, vanished } from "./target.ts";
@@ -66,13 +67,18 @@ function parametersOf(
     ...sizeParameters(vm, input.size),
     tags: [...new Set([...tagsOf(config["tags"]), TAG])].join(";"),
     net0: cardOn(config["net0"], input.networkId),
-    ciuser: input.defaultUser ?? undefined,
+    ciuser: input.defaultUser ?? defaultUserOf(config),
     cipassword: password,
     sshkeys: input.sshKeys === undefined ? undefined : encodeKeys(input.sshKeys),
     ipconfig0: "ip=dhcp",
     nameserver: nameservers === undefined ? undefined : nameservers.join(" "),
     searchdomain: searchDomain,
   };
+}
+
+/** Said explicitly, so that a later password is set for the same user as the first one. */
+export function defaultUserOf(config: VmConfig): string {
+  return config["ciuser"] ?? (config["ostype"]?.startsWith("win") === true ? "Administrator" : "root");
 }
 
 /** PVE wants the list itself percent-encoded, spaces as %20; the form encodes it once more. */

@@ -13,6 +13,7 @@ import { lookCondition } from "../condition.ts";
 import { hasAgent, hasCloudInit } from "../config.ts";
 import { remoteServerOf } from "../server.ts";
 import { getStatus, guestOs, pingAgent, renewCloudInit, setConfig, setGuestPassword } from "../vm.ts";
+import { defaultUserOf } from "./configure.ts";
 import { getTarget, requireUnlocked } from "./target.ts";
 import { explained } from "./task.ts";
 
@@ -67,7 +68,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
     }
     return forNextBoot(client, context, { vm, password: await context.readSecret(secretId) });
   }
-  const username = os === "mswindows" ? "Administrator" : (vm.config["ciuser"] ?? "root");
+  const username = os === "mswindows" ? "Administrator" : defaultUserOf(vm.config);
   const password = await context.readSecret(secretId);
   await setGuestPassword(client, vm, { username, password }, { signal });
   const server = await remoteServerOf(client, vm, signal);
@@ -99,7 +100,7 @@ async function forNextBoot(
   return {
     kind: "done",
     server: await remoteServerOf(client, vm, signal),
-    output: { passwordActive: "after_next_boot", passwordUser: vm.config["ciuser"] ?? null },
+    output: { passwordActive: "after_next_boot", passwordUser: defaultUserOf(vm.config) },
     note: "no guest agent answers, so the new password becomes active at the next boot.",
   };
 }
