@@ -133,11 +133,13 @@ export function asTyped(option: Pick<Option, "name">, text: string): string {
 /** What the grammar takes for a quote: phones and Slack mix the members of a family. A backtick is Slack's code mark. */
 export const quoteFamilies = ['"“”„‟«»', "'‘’‚‛", "`"] as const;
 
+const special = new RegExp(`[\\s\\\\${quoteFamilies.join("")}]`);
+const escaped = new RegExp(`[\\\\${quoteFamilies[0]}]`, "g");
+
 /** A value as command.ts reads it back. */
 export function quotedIfNeeded(value: string): string {
-  const special = /[\s\\]/.test(value) || [...quoteFamilies.join("")].some((quote) => value.includes(quote));
-  if (value !== "" && !special) return value;
-  return `"${[...value].map((letter) => (`\\${quoteFamilies[0]}`.includes(letter) ? `\\${letter}` : letter)).join("")}"`;
+  if (value !== "" && !special.test(value)) return value;
+  return `"${value.replace(escaped, "\\$&")}"`;
 }
 
 /** A valid way to give the option, for help and errors. */

@@ -65,7 +65,9 @@ describe("the road of an order", () => {
 
     expect(provisioned).toMatchObject({ state: "succeeded" });
     expect(world.simulator.state.servers).toHaveLength(1);
-    expect((await world.lines(provisioned.id)).join("\n")).toContain("answer was lost, but the server is there");
+    expect((await world.lines(provisioned.id)).join("\n")).toContain(
+      "answer was lost, but the server is there",
+    );
   });
 
   it("answers an order typed twice with the first one's operation", async () => {
@@ -76,7 +78,7 @@ describe("the road of an order", () => {
 
     if (first.kind !== "operation" || second.kind !== "operation") throw new Error("not operations");
     expect(first.operationId).toBe(second.operationId);
-    expect([first.existing, second.existing].toSorted()).toEqual([false, true]);
+    expect([first.existing, second.existing].filter(Boolean)).toHaveLength(1);
   });
 
   it("ends a failed build honestly and leaves nothing behind", async () => {
@@ -84,6 +86,6 @@ describe("the road of an order", () => {
 
     expect(failed.state).toBe("failed");
     expect(world.simulator.state.servers.filter((server) => server.status !== "DELETED")).toEqual([]);
-    expect((await world.lines(failed.id)).at(-1)).toBeDefined();
+    expect((await world.lines(failed.id)).join("\n")).toContain("Nothing of it is left in the cloud.");
   });
 });
