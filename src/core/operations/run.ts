@@ -3,14 +3,15 @@ import type { Transaction } from "../../database/client.ts";
 import type { ServerState } from "../cloud.ts";
 import { problemOf } from "../errors.ts";
 import { setServerState } from "../servers/observe.ts";
+import { issueStep, resumeStep } from "./attempt.ts";
 import { cancelAtBoundary } from "./cancel.ts";
 import { type Claim, fenced, keepLease, LeaseLost } from "./claim.ts";
 import { endOperation, needAttention, operationData } from "./end.ts";
 import { type Engine, type Progress, type Run, stepDefinition } from "./engine.ts";
 import { recordEvent } from "./events.ts";
-import { issueStep, resumeStep, verifyStep } from "./execute.ts";
 import { type OperationRow, readSteps, type StepRow } from "./rows.ts";
 import type { StepDefinition } from "./step.ts";
+import { verifyStep } from "./verify.ts";
 
 /** Never throws for what a cloud or a step does; a lost lease or a stop ends it silently. */
 export async function runOperation(engine: Engine, claim: Claim, stopping: AbortSignal): Promise<void> {

@@ -1,0 +1,199 @@
+/**
+ * One step's call: intent → issue → reference, and how it goes on after a lost answer or a lost worker. Nothing here
+ * concludes without having asked: "absent" counts only when our call can no longer be on its way.
+ */
+import { type Problem, problemOf } from "../errors.ts";
+import { callSignal } from "./call.ts";
+import { offerButtons, withdrawCancel } from "./capabilities.ts";
+import { fenced, park } from "./claim.ts";
+import { type At, askAgainMs, contextOf, isInDoubt, isWorthAnotherTry } from "./context.ts";
+import { closeWaits } from "./end.ts";
+import { cloudOf, type Progress, type Run } from "./engine.ts";
+import { appendLog, type StepRow } from "./rows.ts";
+import { awaitStep, failStep, finishStep, giveUp, isPast } from "./settle.ts";
+import type { Issued, Probe, StepDefinition } from "./step.ts";
+
+const probeEveryMs = 5_000;
+const firstBackoffMs = 2_000;
+const longestBackoffMs = 30_000;
+
+export async function issueStep(run: Run, at: At): Promise<Progress> {
+  const { engine } = run;
+  const signal = callSignal(run.signal, at.definition.callTimeoutMs);
+  const intent = await recordIntent(run, at);
+  if (intent === null) return "next";
+  engine.reached("after_intent", at.operation.id);
+  let issued: Issued;
+  try {
+    issued = await at.definition.issue(await contextOf(run, { ...at, step: intent }, signal));
+  } catch (error) {
+    if (run.signal.aborted) throw run.signal.reason;
+    return afterFailedCall(run, { ...at, step: intent }, error);
+  }
+  engine.reached("answer_before_reference", at.operation.id);
+  if (issued.kind === "done") return finishStep(run, at, issued);
+  if (issued.kind === "failed") return failStep(run, at, problemOf(issued.error), issued.server);
+  return awaitStep(run, at, issued);
+}
+
+/** The row that says "we are about to ask", committed before we ask. Null when a cancel came first. */
+async function recordIntent(run: Run, { step, definition }: At): Promise<StepRow | null> {
+  return fenced(run.engine.database, run.claim, async (tx, row) => {
+    if (row.cancelRequestedAt !== null && row.endState === null) return null;
+    const rows = await tx.sql<Partial<StepRow>>(
+      `UPDATE operation_steps SET state = 'intent', attempt = attempt + 1, issued_at = clock(),
+         call_deadline = clock() + make_interval(secs => $3::float8 / 1000), started_at = COALESCE(started_at, clock()),
+         deadline_at = COALESCE($5::timestamptz, clock() + make_interval(secs => $4::float8 / 1000))
+       WHERE operation_id = $1 AND seq = $2
+       RETURNING attempt, issued_at AS "issuedAt", call_deadline AS "callDeadline", started_at AS "startedAt",
+         deadline_at AS "deadlineAt"`,
+      [row.id, step.seq, definition.callTimeoutMs, definition.deadlineMs, step.deadlineAt],
+    );
+    await tx.sql(
+      `UPDATE operations SET state = CASE WHEN state = 'compensating' THEN state ELSE 'running' END, version = version + 1
+       WHERE id = $1`,
+      [row.id],
+    );
+    if (definition.pointOfNoReturn !== undefined) await withdrawCancel(tx, row.id);
+    tx.afterCommit(() => run.engine.wake.nudge("cards"));
+    return { ...step, ...rows[0], state: "intent" };
+  });
+}
+
+async function afterFailedCall(run: Run, at: At, error: unknown): Promise<Progress> {
+  const problem = problemOf(error);
+  if (isWorthAnotherTry(error)) return tryLater(run, at, problem);
+  if (at.definition.evidence === "none" || !isInDoubt(error)) return failStep(run, at, problem);
+  run.engine.log.warn(
+    { err: error, operation: at.operation.publicId, step: at.step.name },
+    "the outcome is unknown",
+  );
+  await fenced(run.engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET in_doubt = true, problem = $3::jsonb WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, problem],
+    );
+    if (!at.step.inDoubt) {
+      const text = `${at.step.label}: no certain answer came back. Looking in the cloud whether it was done.`;
+      await appendLog(tx, row.id, [{ level: "warning", text }, ...staffLine(problem)]);
+    }
+    await park(tx, row.id, { afterMs: askAgainMs });
+  });
+  return "parked";
+}
+
+function staffLine(problem: Problem) {
+  if (problem.staffDetail === undefined) return [];
+  return [{ level: "info" as const, audience: "staff" as const, text: problem.staffDetail }];
+}
+
+/** Nothing was done: the step is planned again, until patience ends. */
+async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
+  const { engine } = run;
+  const patient = await fenced(engine.database, run.claim, async (tx, row) => {
+    const left = await tx.sql<{ more: boolean }>(
+      `SELECT clock() < started_at + make_interval(secs => $3::float8 / 1000) AS more
+       FROM operation_steps WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, engine.patienceMs],
+    );
+    if (left[0]?.more !== true) return false;
+    await tx.sql(
+      `UPDATE operation_steps SET state = $3, problem = $4::jsonb, in_doubt = $5, reference = $6::jsonb
+       WHERE operation_id = $1 AND seq = $2`,
+      [
+        row.id,
+        at.step.seq,
+        at.step.inDoubt ? "intent" : "planned",
+        problem,
+        at.step.inDoubt,
+        at.step.reference,
+      ],
+    );
+    await closeWaits(tx, row.id);
+    if (at.step.attempt === 1) {
+      const minutes = Math.max(1, Math.round(engine.patienceMs / 60_000));
+      // What follows in the sentence is for the end: that nothing was changed, and what to do about it.
+      const [what] = problem.message.split(/, so |\.(?: |$)/);
+      const text = `${what}. Nothing was done; trying again for ${minutes} min.`;
+      await appendLog(tx, row.id, [{ level: "warning", text }, ...staffLine(problem)]);
+    }
+    if (!at.step.inDoubt) await offerButtons(tx, row, "waiting");
+    const backoffMs = Math.min(longestBackoffMs, firstBackoffMs * 2 ** (at.step.attempt - 1));
+    await park(tx, row.id, { afterMs: backoffMs });
+    tx.afterCommit(() => engine.wake.nudge("cards"));
+    return true;
+  });
+  if (patient) return "parked";
+  // An earlier call may have done it, and without a probe nothing has told since.
+  const unknown = at.step.inDoubt && at.definition.probe === undefined;
+  return unknown ? giveUp(run, at, problem.staffDetail ?? problem.message) : failStep(run, at, problem);
+}
+
+/** The outcome of the call is known, and it was "not now": nothing of it is in doubt any more. */
+export async function issueAgain(run: Run, at: At, problem: Problem): Promise<Progress> {
+  return tryLater(run, { ...at, step: { ...at.step, inDoubt: false, reference: null } }, problem);
+}
+
+/** Somebody asked and we do not know what came of it. */
+export async function resumeStep(run: Run, found: At): Promise<Progress> {
+  const { engine } = run;
+  const { definition } = found;
+  if (engine.withoutProbe === true) return issueStep(run, found);
+  if (definition.evidence === "none") {
+    if (!(await isPast(engine, found.step.deadlineAt, 0))) return issueStep(run, found);
+    return failStep(run, found, {
+      code: "timeout",
+      message: "It could not be looked at in time. Nothing was changed.",
+    });
+  }
+  const at = await markInDoubt(run, found);
+  const { step } = at;
+  if (definition.probe === undefined) {
+    if (await isPast(engine, step.deadlineAt, 0))
+      return giveUp(run, at, "the outcome could not be found out in time");
+    return issueStep(run, at);
+  }
+  // Before the look: what was not there earlier than this may still have come.
+  const settleMs = at.operation.cloudName === null ? 0 : cloudOf(engine, at.operation).settleMs;
+  const conclusive = await isPast(engine, step.callDeadline, settleMs);
+  const probe = await probeEffect(run, at, definition.probe);
+  if (probe.effect === "present") {
+    const note = probe.note ?? "The first request had arrived.";
+    return awaitStep(run, at, {
+      ...probe,
+      kind: "wait",
+      note: `${step.label}: ${note} Going on with it.`,
+    });
+  }
+  if (probe.effect === "absent" && conclusive) {
+    // It begins only now, and so does its time.
+    return issueStep(run, { ...at, step: { ...step, deadlineAt: null } });
+  }
+  if (await isPast(engine, step.deadlineAt, settleMs)) {
+    return giveUp(run, at, probe.effect === "unknown" ? probe.reason : "the cloud shows nothing");
+  }
+  await fenced(engine.database, run.claim, (tx, row) => park(tx, row.id, { afterMs: probeEveryMs }));
+  return "parked";
+}
+
+async function markInDoubt(run: Run, at: At): Promise<At> {
+  const { step, operation } = at;
+  if (step.inDoubt) return at;
+  await fenced(run.engine.database, run.claim, async (tx) => {
+    await tx.sql(`UPDATE operation_steps SET in_doubt = true WHERE operation_id = $1 AND seq = $2`, [
+      operation.id,
+      step.seq,
+    ]);
+  });
+  return { ...at, step: { ...step, inDoubt: true } };
+}
+
+async function probeEffect(run: Run, at: At, probe: NonNullable<StepDefinition["probe"]>): Promise<Probe> {
+  try {
+    return await probe(await contextOf(run, at));
+  } catch (error) {
+    if (run.signal.aborted) throw run.signal.reason;
+    run.engine.log.warn({ err: error, operation: at.operation.publicId }, "could not look for the effect");
+    return { effect: "unknown", reason: problemOf(error).message };
+  }
+}

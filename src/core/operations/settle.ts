@@ -1,0 +1,119 @@
+/** How a step's call or wait ends: with a wait, done, failed, or with a person. Each is one fenced transaction. */
+import type { Transaction } from "../../database/client.ts";
+import { newId } from "../../database/id.ts";
+import type { RemoteServer } from "../cloud.ts";
+import type { Problem } from "../errors.ts";
+import { fenced, park } from "./claim.ts";
+import { beginCompensation } from "./compensate.ts";
+import type { At } from "./context.ts";
+import { applyOutcome, closeWaits, needAttention } from "./end.ts";
+import type { Engine, Progress, Run } from "./engine.ts";
+import { appendLog, type OperationRow } from "./rows.ts";
+import type { Issued, StepOutcome } from "./step.ts";
+
+/** The honest "unknown". */
+export async function giveUp(run: Run, at: At, reason: string): Promise<Progress> {
+  await fenced(run.engine.database, run.claim, (tx, row) =>
+    needAttention(run.engine, tx, row, {
+      code: "unknown_outcome",
+      message: `${at.step.label}: it is unknown whether this was done.`,
+      staffDetail: reason,
+    }),
+  );
+  return "ended";
+}
+
+/** Stores what the cloud answered, and the row that its watcher looks at. */
+export async function awaitStep(
+  run: Run,
+  at: At,
+  issued: Extract<Issued, { kind: "wait" }>,
+): Promise<Progress> {
+  const { engine } = run;
+  await fenced(engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET state = 'waiting', reference = $3::jsonb, problem = NULL
+       WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, issued.reference],
+    );
+    if (issued.note !== undefined) await appendLog(tx, row.id, [{ level: "info", text: issued.note }]);
+    await openWait(tx, row, { seq: at.step.seq, condition: issued.condition, since: null });
+    tx.afterCommit(() => nudgeWaiting(engine));
+  });
+  engine.reached("reference_stored", at.operation.id);
+  engine.reached("waiting", at.operation.id);
+  return "parked";
+}
+
+export function nudgeWaiting(engine: Engine) {
+  engine.wake.nudge("waits");
+  engine.wake.nudge("cards");
+}
+
+/** The deadline is the step's, and so is `since` when it is not given: the moment of its call. */
+export async function openWait(
+  tx: Transaction,
+  row: OperationRow,
+  { seq, condition, since }: { seq: number; condition: Record<string, unknown>; since: "now" | null },
+) {
+  await closeWaits(tx, row.id);
+  const rows = await tx.sql<{ deadlineAt: Date }>(
+    `INSERT INTO waits (id, operation_id, step_seq, cloud_id, condition, since, deadline_at)
+     SELECT $3, s.operation_id, s.seq, $4, $5::jsonb, CASE WHEN $6 THEN clock() ELSE s.issued_at END, s.deadline_at
+     FROM operation_steps s WHERE s.operation_id = $1 AND s.seq = $2
+     RETURNING deadline_at AS "deadlineAt"`,
+    [row.id, seq, newId(), row.cloudId, condition, since === "now"],
+  );
+  const deadlineAt = rows[0]?.deadlineAt;
+  if (deadlineAt === undefined) throw new Error(`step ${seq} of ${row.publicId} has no deadline`);
+  // A cancel that came during the call is looked at now, not when the wait is over.
+  await park(tx, row.id, row.cancelRequestedAt === null ? { at: deadlineAt } : { afterMs: 0 });
+}
+
+export async function finishStep(run: Run, at: At, outcome: StepOutcome): Promise<Progress> {
+  await fenced(run.engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET state = 'done', output = $3::jsonb, problem = NULL, finished_at = clock()
+       WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, outcome.output ?? {}],
+    );
+    await closeWaits(tx, row.id);
+    await applyOutcome(tx, row, outcome);
+    const text = outcome.note === undefined ? `${at.step.label}: done.` : `${at.step.label}: ${outcome.note}`;
+    await appendLog(tx, row.id, [{ level: "info", text }]);
+    if (outcome.staffNote !== undefined) {
+      await appendLog(tx, row.id, [{ level: "warning", audience: "staff", text: outcome.staffNote }]);
+    }
+    tx.afterCommit(() => run.engine.wake.nudge("cards"));
+  });
+  return "next";
+}
+
+export async function failStep(run: Run, at: At, problem: Problem, server?: RemoteServer): Promise<Progress> {
+  const { engine } = run;
+  return fenced(engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET state = 'failed', problem = $3::jsonb, finished_at = clock()
+       WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq, problem],
+    );
+    await closeWaits(tx, row.id);
+    if (server !== undefined) await applyOutcome(tx, row, { server });
+    if (row.endState !== null) {
+      const message = `${at.step.label} did not work: ${problem.message}`;
+      await needAttention(engine, tx, row, { ...problem, message });
+      return "ended";
+    }
+    return beginCompensation(engine, tx, row, { end: "failed", problem });
+  });
+}
+
+/** By the database's clock. */
+export async function isPast(engine: Engine, moment: Date | null, plusMs: number): Promise<boolean> {
+  if (moment === null) return false;
+  const rows = await engine.database.sql<{ past: boolean }>(
+    `SELECT clock() > $1::timestamptz + make_interval(secs => $2::float8 / 1000) AS past`,
+    [moment, plusMs],
+  );
+  return rows[0]?.past === true;
+}

@@ -1,0 +1,56 @@
+import { problemOf } from "../errors.ts";
+import { issueAgain } from "./attempt.ts";
+import { fenced, park } from "./claim.ts";
+import { type At, askAgainMs, contextOf, isInDoubt, isWorthAnotherTry } from "./context.ts";
+import type { Progress, Run } from "./engine.ts";
+import { failStep, finishStep, giveUp, isPast, nudgeWaiting, openWait } from "./settle.ts";
+import type { Verdict } from "./step.ts";
+
+/** The watcher says it is settled, or the deadline has passed: now the cloud itself is asked. */
+export async function verifyStep(run: Run, at: At): Promise<Progress> {
+  const { engine } = run;
+  if (await isStillOpen(run, at)) return "parked";
+  engine.reached("verifying", at.operation.id);
+  if (at.operation.endState !== null) engine.reached("compensating", at.operation.id);
+  let verdict: Verdict;
+  try {
+    verdict = (await at.definition.verify?.(await contextOf(run, at))) ?? { kind: "done" };
+  } catch (error) {
+    if (run.signal.aborted) throw run.signal.reason;
+    if (!isInDoubt(error) && !isWorthAnotherTry(error)) return failStep(run, at, problemOf(error));
+    engine.log.warn({ err: error, operation: at.operation.publicId, step: at.step.name }, "could not verify");
+    if (await isPast(engine, at.step.deadlineAt, engine.patienceMs))
+      return giveUp(run, at, problemOf(error).message);
+    await fenced(engine.database, run.claim, (tx, row) => park(tx, row.id, { afterMs: askAgainMs }));
+    return "parked";
+  }
+  if (verdict.kind === "done") return finishStep(run, at, verdict);
+  if (verdict.kind === "failed") return failStep(run, at, problemOf(verdict.error), verdict.server);
+  if (verdict.kind === "again") return issueAgain(run, at, problemOf(verdict.error));
+  if (await isPast(engine, at.step.deadlineAt, 0)) {
+    return giveUp(
+      run,
+      at,
+      `not finished by its deadline${verdict.note === undefined ? "" : `: ${verdict.note}`}`,
+    );
+  }
+  await fenced(engine.database, run.claim, async (tx, row) => {
+    await openWait(tx, row, { seq: at.step.seq, condition: verdict.condition, since: "now" });
+    tx.afterCommit(() => nudgeWaiting(engine));
+  });
+  return "parked";
+}
+
+/** True, and parked again, when nothing is known yet and the deadline has not passed. */
+async function isStillOpen(run: Run, at: At): Promise<boolean> {
+  return fenced(run.engine.database, run.claim, async (tx, row) => {
+    const open = await tx.sql<{ deadlineAt: Date }>(
+      `SELECT deadline_at AS "deadlineAt" FROM waits
+       WHERE operation_id = $1 AND step_seq = $2 AND resolved_at IS NULL AND deadline_at > clock()`,
+      [row.id, at.step.seq],
+    );
+    if (open[0] === undefined) return false;
+    await park(tx, row.id, { at: open[0].deadlineAt });
+    return true;
+  });
+}
