@@ -227,7 +227,7 @@ export const OpenStackEntry = z.strictObject({
 const vmid = whole(100, 999_999_999);
 const vmidRange = z.preprocess(
   // "100000-199999"
-  (value) => (typeof value === "string" ? value.split("-").map((part) => part.trim()) : value),
+  (value) => (typeof value === "string" && /^\s*\d+\s*-\s*\d+\s*$/.test(value) ? value.split("-") : value),
   z
     .tuple([vmid, vmid], 'is no range of VMIDs — write it as "100000-199999"')
     .refine(([from, to]) => from <= to, 'ends before it begins — write it as "100000-199999"'),

@@ -72,7 +72,11 @@ describe("the examples", () => {
   test("ratatosk.example.yaml is accepted as it is, with its variables set", () => {
     const yaml = readFileSync("ratatosk.example.yaml", "utf8");
 
-    const settings = read(yaml, { MAIN_CLOUD_SECRET: "s", BILLING_WEBHOOK_SECRET: WHSEC });
+    const settings = read(yaml, {
+      MAIN_CLOUD_SECRET: "s",
+      PVE_TOKEN_SECRET: "t",
+      BILLING_WEBHOOK_SECRET: WHSEC,
+    });
 
     expect(settings.sandbox).toBe(false);
     expect(settings.clouds).toEqual([
@@ -87,6 +91,20 @@ describe("the examples", () => {
         region: "RegionOne",
         interface: "public",
         network: "private",
+        maxConcurrent: 10,
+        timeoutMs: 30_000,
+        connectTimeoutMs: 5_000,
+        verifyTls: true,
+      },
+      {
+        type: "pve",
+        name: "pve-1",
+        url: "https://pve1.example.com:8006",
+        credential: { kind: "token", tokenId: "ratatosk@pve!bot", tokenSecret: "t" },
+        fingerprint: expect.stringMatching(/^9F:86:/),
+        vmidRange: [100_000, 199_999],
+        network: "vmbr0",
+        clone: "full",
         maxConcurrent: 10,
         timeoutMs: 30_000,
         connectTimeoutMs: 5_000,
@@ -115,7 +133,7 @@ describe("the examples", () => {
         vcpus: 2,
         memoryMib: 4096,
         diskGib: 20,
-        targets: { main: { network: "private" } },
+        targets: { main: { network: "private" }, "pve-1": { network: "vmbr0" } },
       },
     ]);
     expect(settings.webhooks[0]).toMatchObject({ name: "billing", secret: WHSEC, format: "standard" });
@@ -136,6 +154,44 @@ describe("the examples", () => {
     expect(Object.keys(parseEnv(text)).toSorted()).toEqual([...environmentNames].toSorted());
     expect(readSettings({ env: {}, cwd }).sandbox).toBe(true);
     for (const name of environmentNames) expect(docs).toContain(`\`${name}\``);
+  });
+});
+
+describe("a Proxmox VE cloud", () => {
+  const entry = (more: string) => `clouds: { p: { type: pve, url: "https://pve:8006/", ${more} } }`;
+  const TOKEN = 'tokenId: "a@pve!b", tokenSecret: canary-token';
+
+  test("takes from the PROXMOX_ variables what it does not say itself", () => {
+    const env = { PROXMOX_API_TIMEOUT: "20", PROXMOX_CONNECT_TIMEOUT: "2", PROXMOX_VERIFY_SSL: "false" };
+    expect(read(entry(TOKEN), env).clouds[0]).toMatchObject({
+      url: "https://pve:8006",
+      timeoutMs: 20_000,
+      connectTimeoutMs: 2_000,
+      verifyTls: false,
+      vmidRange: [100_000, 199_999],
+    });
+    const own = `${TOKEN}, apiTimeoutMs: 7000, verifyTls: true, vmidRange: "500-599"`;
+    expect(read(entry(own), env).clouds[0]).toMatchObject({
+      timeoutMs: 7_000,
+      verifyTls: true,
+      vmidRange: [500, 599],
+    });
+    expect(read(entry('username: "root@pam", password: canary-pw'), {}).clouds[0]).toMatchObject({
+      credential: { kind: "password", username: "root@pam" },
+    });
+  });
+
+  test.each([
+    ['vmidRange: "599-500"', /clouds\.p\.vmidRange ends before it begins — write it as "100000-199999"/],
+    ['vmidRange: "50-80"', /clouds\.p\.vmidRange/],
+    ["vmidRange: many", /clouds\.p\.vmidRange is no range of VMIDs/],
+    ["fingerprint: abc", /clouds\.p\.fingerprint is no SHA-256 fingerprint/],
+    ["clone: half", /clouds\.p\.clone must be one of/],
+    ['username: "root@pam"', /clouds\.p needs either tokenId and tokenSecret, or username and password/],
+  ])("with %s is refused with what to write", (more, message) => {
+    const problems = problemsOf(() => read(entry(`${TOKEN}, ${more}`), {}));
+    expect(problems.join("\n")).toMatch(message);
+    expect(problems.join("\n")).not.toContain("canary");
   });
 });
 

@@ -101,7 +101,9 @@ function readCa(cloud: string, path: string): string {
   }
 }
 
-/** docs/pve.md says what each is for. 8.x has VM.Monitor for the guest agent instead of VM.GuestAgent.*. */
+/** For addresses and passwords by the guest agent: 9.x, and 8.x. */
+const AGENT_PRIVILEGES = ["VM.GuestAgent.Unrestricted", "VM.Monitor"] as const;
+/** docs/pve.md says what each is for. */
 const PRIVILEGES = [
   "VM.Allocate",
   "VM.Audit",
@@ -149,7 +151,9 @@ async function check(client: PveClient): Promise<ConnectionCheck[]> {
 async function checkPrivileges(client: PveClient): Promise<string> {
   const paths = await client.read({ path: "/access/permissions" }, Permissions);
   const granted = new Set(Object.keys(paths["/vms"] ?? paths["/"] ?? {}));
-  const missing = PRIVILEGES.filter((privilege) => !granted.has(privilege));
+  const missing: string[] = PRIVILEGES.filter((privilege) => !granted.has(privilege));
+  if (!AGENT_PRIVILEGES.some((privilege) => granted.has(privilege)))
+    missing.push(AGENT_PRIVILEGES.join(" or "));
   if (missing.length === 0) return "all that is needed on /vms";
   throw new ServiceError(
     "cloud_forbidden",

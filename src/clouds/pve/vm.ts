@@ -134,7 +134,14 @@ export async function agentAddresses(
   { macs, signal }: { macs: readonly string[]; signal?: AbortSignal | undefined },
 ): Promise<string[] | null> {
   const path = `${pathOf(at)}/agent/network-get-interfaces`;
-  const answer = await fromAgent(() => client.read({ path, signal }, AgentInterfaces));
+  const answer = await fromAgent(() => client.read({ path, signal }, AgentInterfaces)).catch(
+    (error: unknown) => {
+      // A server without a known address is still a server; the connection test names the privilege that is missing.
+      if (!isServiceError(error, "cloud_forbidden")) throw error;
+      client.log.warn({ cloud: client.cloud, vmid: at.vmid }, "the credential may not ask the guest agent");
+      return null;
+    },
+  );
   if (answer === null) return null;
   // A guest's own bridges and tunnels (docker0) are nobody's address.
   const own = answer.result.filter((card) => macs.includes((card["hardware-address"] ?? "").toLowerCase()));

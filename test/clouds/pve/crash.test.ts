@@ -125,8 +125,9 @@ describe("a worker that dies", () => {
       const operationId = await ordered(at, `w-${nth}`);
       left = nth;
       const first = createWorker({ ...at.engine, worker: "first" }, { concurrency: 4 });
-      for (let round = 0; round < 400 && left > 0; round += 1) {
+      for (let round = 0; round < 400; round += 1) {
         await first.tick();
+        if (left <= 0) break;
         await first.watcher.tick();
         if (resting.has((await at.operation(operationId)).state)) break;
         await new Promise((done) => setImmediate(done));
@@ -162,8 +163,9 @@ describe("a worker that dies", () => {
       },
     };
     const first = createWorker(dying, { concurrency: 4 });
-    for (let round = 0; round < 100 && left > 0; round += 1) {
+    for (let round = 0; round < 100; round += 1) {
       await first.tick();
+      if (left <= 0) break;
       await first.watcher.tick();
     }
     expect(left).toBe(0);

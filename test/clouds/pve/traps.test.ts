@@ -24,8 +24,8 @@ afterEach(async () => {
   opened = undefined;
 });
 
-async function open(options: PveSimulatorOptions = {}) {
-  opened = { ...(await openSimulator(options)), rows: new Map() };
+async function open(simulator: PveSimulatorOptions = {}) {
+  opened = { ...(await openSimulator(simulator)), rows: new Map() };
   return opened;
 }
 
@@ -410,7 +410,7 @@ describe("a running server", () => {
       20 * 2 ** 30,
     );
     expect(
-      simulator.state.requests.filter((request) => request.path.endsWith("/resize"))[0]?.params,
+      simulator.state.requests.find((request) => request.path.endsWith("/resize"))?.params,
     ).toMatchObject({
       size: "8G",
     });

@@ -19,6 +19,7 @@ test("the example's settings fill the tables and name the people", async () => {
   cpSync("ratatosk.example.yaml", join(cwd, "ratatosk.yaml"));
   const env = {
     MAIN_CLOUD_SECRET: "s",
+    PVE_TOKEN_SECRET: "t",
     BILLING_WEBHOOK_SECRET: `whsec_${Buffer.alloc(32).toString("base64")}`,
   };
   const settings = readSettings({ env, cwd });
@@ -26,10 +27,11 @@ test("the example's settings fill the tables and name the people", async () => {
   await database.transaction((tx) => syncPeople(tx, settings));
   const people = createPeople({ database, staff: settings.staff, customers: settings.customers });
 
-  expect(await database.sql("SELECT name, provider FROM clouds")).toEqual([
+  expect(await database.sql("SELECT name, provider FROM clouds ORDER BY name")).toEqual([
     { name: "main", provider: "openstack" },
+    { name: "pve-1", provider: "pve" },
   ]);
-  expect(await database.sql("SELECT count(*)::int AS places FROM slots")).toEqual([{ places: 10 }]);
+  expect(await database.sql("SELECT count(*)::int AS places FROM slots")).toEqual([{ places: 20 }]);
   expect(await database.sql("SELECT ref FROM customers ORDER BY ref")).toEqual([
     { ref: "ada" },
     { ref: "bob" },

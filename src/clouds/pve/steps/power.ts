@@ -188,9 +188,7 @@ async function probe(client: PveClient, context: StepContext): Promise<Probe> {
   const tasks = await listTasks(client, vm.node, { since, vmid: vm.vmid, signal: context.signal });
   // A reset of a server that was off is a start.
   const types = new Set([`qm${verb.call}`, ...(verb.call === "reset" ? ["qmstart"] : [])]);
-  const [first] = tasks
-    .filter((task) => types.has(task.type))
-    .toSorted((a, b) => a.starttime - b.starttime);
+  const [first] = tasks.filter((task) => types.has(task.type)).toSorted((a, b) => a.starttime - b.starttime);
   if (first === undefined) return { effect: "absent" };
   return {
     effect: "present",

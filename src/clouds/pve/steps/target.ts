@@ -83,9 +83,7 @@ function uuidDifference(
   const recorded = typeof kept === "string" ? kept : undefined;
   const uuid = smbiosUuidOf(found.config);
   if (recorded === undefined && !required) return "";
-  return recorded === uuid
-    ? ""
-    : `its SMBIOS uuid is ${uuid ?? "none"}, recorded is ${recorded ?? "none"}`;
+  return recorded === uuid ? "" : `its SMBIOS uuid is ${uuid ?? "none"}, recorded is ${recorded ?? "none"}`;
 }
 
 function notOurs(client: PveClient, { node, vmid }: FoundVm, differences: readonly string[]): ServiceError {
