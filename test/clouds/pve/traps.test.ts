@@ -284,6 +284,21 @@ describe("building", () => {
     expect(simulator.state.vms.filter((vm) => vm.vmid >= 100_000)).toEqual([]);
   });
 
+  it("task killed or failed in the copy: told as such, and PVE has removed it itself", async () => {
+    const { simulator, cloud } = await open();
+    const operationId = randomUUID();
+    const create = await beforeClone(operationId);
+    const message = "clone failed: copy failed: No space left on device";
+    simulator.addTaskFault({ task: "qmclone", outcome: "fail", message });
+    const { verdict } = await runStep(cloud, create, options(operationId));
+    expect(verdict.kind === "failed" && verdict.error).toMatchObject({
+      code: "capacity",
+      staffDetail: expect.stringContaining(message),
+    });
+    expect((await discard(operationId)).verdict).toMatchObject({ kind: "done", gone: true });
+    expect(simulator.state.vms.filter((vm) => vm.vmid >= 100_000)).toEqual([]);
+  });
+
   it("WARNINGS is success, and staff hear of it", async () => {
     const { simulator } = await open();
     simulator.addTaskFault({ task: "qmstart", outcome: "warn", message: "iothread is only valid with …" });

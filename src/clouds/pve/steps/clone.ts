@@ -127,8 +127,9 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   const judged = await judgeTask(client, context, "copy the image");
   if (judged.kind === "running") return judged.verdict;
   const found = await findVm(client, vmid, { signal });
+  // "Already exists" may speak of what an earlier call of ours has made; any other failure is one.
   if (judged.kind === "failed" && judged.error.facts["taken"] !== true) {
-    if (found === null || !carries(found, operation.id)) return failed(client, context, judged.error, found);
+    return failed(client, context, judged.error, found);
   }
   if (found === null) return { kind: "failed", error: vanished(client) };
   if (carries(found, operation.id) && !isBeingMade(found)) {
