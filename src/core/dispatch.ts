@@ -200,26 +200,23 @@ async function onceMoreWhenBeaten<T>(attempt: () => Promise<T>): Promise<T> {
 }
 
 async function operationAnswer(engine: Engine, entered: Entered): Promise<Answer> {
+  const { operationId, publicId, existing } = entered;
+  const { plan, state } = entered.told ?? (await readOperation(engine, operationId));
+  const way = state === "awaiting_confirmation" ? "waits for your confirmation." : "is on its way.";
+  const text = existing
+    ? `This was asked for already: ${publicId}. Nothing new was started.`
+    : [`${plan.title}: ${publicId} ${way}`, ...plan.notes].join(" ");
+  const view: View = { title: plan.title, tone: existing ? "neutral" : "progress", text };
+  return { kind: "operation", operationId, publicId, existing, view };
+}
+
+async function readOperation(engine: Engine, id: string): Promise<OperationRow> {
   const rows = await engine.database.sql<OperationRow>(
     `SELECT ${operationColumns} FROM operations o WHERE o.id = $1`,
-    [entered.operationId],
+    [id],
   );
-  const operation = rows[0];
-  if (operation === undefined) throw new Error(`operation ${entered.operationId} vanished`);
-  const waits = operation.state === "awaiting_confirmation";
-  const text = entered.existing
-    ? `This was asked for already: ${entered.publicId}. Nothing new was started.`
-    : `${operation.plan.title}: ${entered.publicId}${waits ? " waits for your confirmation." : " is on its way."}`;
-  const notes = entered.existing ? "" : operation.plan.notes.map((note) => ` ${note}`).join("");
-  return {
-    kind: "operation",
-    ...entered,
-    view: {
-      title: operation.plan.title,
-      tone: entered.existing ? "neutral" : "progress",
-      text: `${text}${notes}`,
-    },
-  };
+  if (rows[0] === undefined) throw new Error(`operation ${id} vanished`);
+  return rows[0];
 }
 
 interface Press {

@@ -23,28 +23,36 @@ const offers: Record<Stage, readonly string[]> = {
 
 const lifetimeDays = 7;
 
+interface Offer extends Capability {
+  lifetimeMs: number;
+}
+
+/** The buttons that a state offers. */
+export function buttonsFor(operation: { id: string; publicId: string }, state: OperationState): Offer[] {
+  return offers[stageOf[state]].map((action) => ({
+    token: newToken(),
+    operationId: operation.id,
+    action,
+    input: { operation: operation.publicId },
+    offeredIn: stageOf[state],
+    lifetimeMs: lifetimeDays * 86_400_000,
+  }));
+}
+
+function newToken(): string {
+  return randomBytes(18).toString("base64url");
+}
+
 /** Makes the buttons of a state, once; a state entered again keeps those that were not pressed. */
 export async function offerButtons(
   tx: Transaction,
   operation: { id: string; publicId: string },
   state: OperationState,
 ): Promise<void> {
-  const stage = stageOf[state];
-  for (const action of offers[stage]) {
-    await offer(tx, {
-      operationId: operation.id,
-      action,
-      input: { operation: operation.publicId },
-      offeredIn: stage,
-      lifetimeMs: lifetimeDays * 86_400_000,
-    });
-  }
+  for (const button of buttonsFor(operation, state)) await offer(tx, button);
 }
 
-export async function offer(
-  tx: Queryable,
-  capability: Omit<Capability, "token"> & { lifetimeMs: number },
-): Promise<void> {
+export async function offer(tx: Queryable, capability: Omit<Offer, "token">): Promise<void> {
   await tx.sql(
     `INSERT INTO capabilities (token, operation_id, action, input, offered_in, expires_at)
      VALUES ($1, $2, $3, $4::jsonb, $5, clock() + make_interval(secs => $6::float8 / 1000))
@@ -52,7 +60,7 @@ export async function offer(
        SET token = EXCLUDED.token, input = EXCLUDED.input, expires_at = EXCLUDED.expires_at, used_at = NULL, used_by = NULL
        WHERE capabilities.used_at IS NOT NULL OR capabilities.expires_at < clock()`,
     [
-      randomBytes(18).toString("base64url"),
+      newToken(),
       capability.operationId,
       capability.action,
       capability.input,

@@ -1,28 +1,15 @@
 /** The one way an operation comes to be: key, lock, pinned steps, first event, card and audit entry in one transaction. */
 import type { Transaction } from "../../database/client.ts";
-import { newId, newPublicId } from "../../database/id.ts";
-import { type Audience, commandOf, nameFor, ownOperations, tenantOf } from "../access.ts";
+import { commandOf, nameFor, ownOperations, tenantOf } from "../access.ts";
 import type { ActionContext, ChangePlan, OperationAction } from "../action.ts";
 import { recordAudit } from "../audit/record.ts";
-import type { Origin } from "../bot.ts";
 import { hashOf } from "../canonical.ts";
 import { isServiceError, ServiceError } from "../errors.ts";
-import { offerButtons } from "./capabilities.ts";
-import { addCard } from "./card.ts";
 import { endOperation } from "./end.ts";
 import { recordEvent } from "./events.ts";
-import { appendLog, lineBy, type OperationRow, operationColumns } from "./rows.ts";
+import { type EnterRequest, insertOperation } from "./insert.ts";
+import { type OperationRow, operationColumns } from "./rows.ts";
 import { liveStates, stateLabels } from "./state.ts";
-
-export interface EnterRequest {
-  action: OperationAction;
-  input: Record<string, unknown>;
-  idempotencyKey: string;
-  origin: Origin | null;
-  retriesOf?: string;
-  /** Who reads in the channel of `origin`; by default the person who asks. */
-  audience?: Audience;
-}
 
 /** The order exists already: the same customer, name, plan and image. It is answered with the first one's card. */
 export class ExistingOrder extends ServiceError {
@@ -40,21 +27,18 @@ export interface Entered {
   operationId: string;
   publicId: string;
   existing: boolean;
+  /** What the answer tells of it; absent for one that was there, which may have moved on. */
+  told?: Pick<OperationRow, "state" | "plan">;
 }
 
 type TransactionContext = ActionContext & { database: Transaction };
-
-/** What a confirmation is bound to: no texts, times or locale. */
-export function planHash(action: string, input: unknown, plan: ChangePlan): string {
-  return hashOf({ action, input, before: plan.before, after: plan.after, irreversible: plan.irreversible });
-}
 
 /**
  * Throws ServiceError: `idempotency_mismatch` (same key, other input), `busy` with who holds the lock, and whatever the
  * action's plan refuses. A unique violation means that somebody else entered first: the caller runs it once more.
  */
 export async function enterOperation(context: TransactionContext, request: EnterRequest): Promise<Entered> {
-  const { principal } = context;
+  const { database: tx, principal, engine } = context;
   const requestHash = hashOf({
     action: request.action.name,
     input: request.input,
@@ -73,10 +57,25 @@ export async function enterOperation(context: TransactionContext, request: Enter
     lockKey: made === undefined ? plan.lockKey : `server:${made}`,
     details: { ...plan.details, ...prepared?.details },
   };
-  const entered = await insertOperation(context, request, full, requestHash);
-  await insertSteps(context, entered.operationId, request.action, full);
-  await afterInsert(context, request, full, { ...entered, isNewServer: prepared?.serverId !== undefined });
-  return { operationId: entered.operationId, publicId: entered.publicId, existing: false };
+  const inserted = await insertOperation(context, request, { plan: full, requestHash });
+  const { operationId, publicId, state } = inserted;
+  if (made !== undefined) await recordEvent(tx, { type: "server.created", serverId: made, operationId });
+  await recordAudit(tx, {
+    principal,
+    source: context.source,
+    action: request.action.name,
+    subject: full.title,
+    customerId: full.customerId,
+    operationId,
+    outcome: "allowed",
+    data: { operation: publicId, before: full.before, after: full.after },
+  });
+  tx.afterCommit(() => {
+    engine.wake.nudge("operations");
+    engine.wake.nudge("cards");
+    engine.wake.nudge("events");
+  });
+  return { operationId, publicId, existing: false, told: { state, plan: full } };
 }
 
 /** A state that an operation brings about is told as that operation: who asked for it, since when, at which step. */
@@ -172,116 +171,4 @@ async function busyError(context: TransactionContext, holder: OperationRow): Pro
     `${holder.publicId} (${holder.action}, ${stateLabels[holder.state].toLowerCase()}) holds it since ${since} UTC for ${who}${at}. ${advice}`,
     { facts: { operation: holder.publicId, state: holder.state } },
   );
-}
-
-interface Inserted {
-  operationId: string;
-  publicId: string;
-  state: OperationRow["state"];
-}
-
-async function insertOperation(
-  context: TransactionContext,
-  request: EnterRequest,
-  plan: ChangePlan,
-  requestHash: string,
-): Promise<Inserted> {
-  const { database: tx, principal, engine } = context;
-  const id = newId();
-  const publicId = newPublicId("op");
-  const confirm =
-    request.action.risk === "destructive" &&
-    engine.policies.confirmDestructive &&
-    principal.kind !== "system";
-  const state = confirm ? "awaiting_confirmation" : "queued";
-  await tx.sql(
-    `INSERT INTO operations (id, public_id, action, spec_version, state, input, plan, plan_hash, server_id, customer_id,
-       cloud_id, lock_key, idempotency_key, request_hash, requester_kind, requester_id, requester_name, source, retries_of,
-       next_run_at, expires_at)
-     VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8, $9, $10, (SELECT c.id FROM clouds c WHERE c.name = $11), $12, $13,
-       $14, $15, $16, $17, $18, $19, CASE WHEN $20 THEN NULL ELSE clock() END,
-       CASE WHEN $20 THEN clock() + make_interval(secs => $21::float8 / 1000) END)`,
-    [
-      id,
-      publicId,
-      request.action.name,
-      request.action.specVersion,
-      state,
-      request.input,
-      plan,
-      planHash(request.action.name, request.input, plan),
-      plan.serverId,
-      plan.customerId,
-      plan.cloud,
-      plan.lockKey,
-      request.idempotencyKey,
-      requestHash,
-      principal.kind,
-      principal.id,
-      principal.name,
-      context.source,
-      request.retriesOf ?? null,
-      confirm,
-      engine.policies.confirmWithinMs,
-    ],
-  );
-  return { operationId: id, publicId, state };
-}
-
-async function insertSteps(
-  context: TransactionContext,
-  operationId: string,
-  action: OperationAction,
-  plan: ChangePlan,
-) {
-  const steps = action.steps(plan, context.engine.clouds);
-  await context.database.sql(
-    `INSERT INTO operation_steps (operation_id, seq, name, label, input)
-     SELECT $1, x.n, x.step->>'name', x.step->>'label', x.step->'input'
-     FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY AS x(step, n)`,
-    [operationId, JSON.stringify(steps)],
-  );
-}
-
-async function afterInsert(
-  context: TransactionContext,
-  request: EnterRequest,
-  plan: ChangePlan,
-  entered: Inserted & { isNewServer: boolean },
-): Promise<void> {
-  const { database: tx, principal, engine, source } = context;
-  const { operationId, publicId, state } = entered;
-  // Secrets that were made for this order live and die with it.
-  const secretId = plan.details["secretId"];
-  if (typeof secretId === "string") {
-    await tx.sql(`UPDATE secrets SET operation_id = $2 WHERE id = $1`, [secretId, operationId]);
-  }
-  await offerButtons(tx, { id: operationId, publicId }, state);
-  await appendLog(
-    tx,
-    operationId,
-    lineBy(principal, "info", (name) => `${plan.title}, asked for by ${name}.`),
-  );
-  const audience = request.audience ?? (principal.kind === "customer" ? "customer" : "staff");
-  if (request.origin !== null) await addCard(tx, operationId, { ...request.origin, audience });
-  else
-    for (const channel of engine.policies.operationChannels)
-      await addCard(tx, operationId, { ...channel, audience: "staff" });
-  if (entered.isNewServer)
-    await recordEvent(tx, { type: "server.created", serverId: plan.serverId, operationId });
-  await recordAudit(tx, {
-    principal,
-    source,
-    action: request.action.name,
-    subject: plan.title,
-    customerId: plan.customerId,
-    operationId,
-    outcome: "allowed",
-    data: { operation: publicId, before: plan.before, after: plan.after },
-  });
-  tx.afterCommit(() => {
-    engine.wake.nudge("operations");
-    engine.wake.nudge("cards");
-    engine.wake.nudge("events");
-  });
 }

@@ -7,7 +7,8 @@ import { pointOfNoReturn } from "./cancel.ts";
 import { offerButtons } from "./capabilities.ts";
 import { endOperation } from "./end.ts";
 import { stepDefinition } from "./engine.ts";
-import { type Entered, enterOperation, planHash, requireFreeLock } from "./enter.ts";
+import { type Entered, enterOperation, requireFreeLock } from "./enter.ts";
+import { planHash } from "./insert.ts";
 import { appendLog, lineBy, type OperationRow, readSteps, type StepRow } from "./rows.ts";
 import { stateLabels } from "./state.ts";
 
