@@ -64,15 +64,6 @@ export type TaskStatus = z.infer<typeof TaskStatus>;
 
 export const TaskLog = z.array(z.looseObject({ t: z.string() }));
 
-export const Nodes = z.array(
-  z.looseObject({
-    node: z.string(),
-    status: z.string().optional(),
-    mem: number.optional(),
-    maxmem: number.optional(),
-  }),
-);
-
 export const Interfaces = z.array(
   z.looseObject({ iface: z.string(), type: z.string().optional(), active: flag.optional() }),
 );
