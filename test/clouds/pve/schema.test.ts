@@ -1,0 +1,143 @@
+/** Every call of the client, recorded once, against PVE's own description of its API (when this machine has it). */
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createPveCloud } from "../../../src/clouds/pve/cloud.ts";
+import { powerVerbs } from "../../../src/core/cloud.ts";
+import { invalidRequests, loadPveApi } from "../../support/pve-schema.ts";
+import { recordingLog } from "../recording-log.ts";
+import { type RunOptions, runAll } from "../run-step.ts";
+import { type Opened, openSimulator, optionsOf } from "./open-simulator.ts";
+
+/** All that the client ever asks; adding a call to it means adding it here. */
+const CALLS = [
+  "DELETE /nodes/{node}/qemu/{vmid}",
+  "GET /access/permissions",
+  "GET /cluster/nextid",
+  "GET /cluster/resources",
+  "GET /nodes/{node}/network",
+  "GET /nodes/{node}/qemu/{vmid}/agent/get-osinfo",
+  "GET /nodes/{node}/qemu/{vmid}/agent/network-get-interfaces",
+  "GET /nodes/{node}/qemu/{vmid}/config",
+  "GET /nodes/{node}/qemu/{vmid}/pending",
+  "GET /nodes/{node}/qemu/{vmid}/status/current",
+  "GET /nodes/{node}/storage",
+  "GET /nodes/{node}/tasks",
+  "GET /nodes/{node}/tasks/{upid}/log",
+  "GET /nodes/{node}/tasks/{upid}/status",
+  "GET /version",
+  "POST /access/ticket",
+  "POST /nodes/{node}/qemu/{vmid}/agent/ping",
+  "POST /nodes/{node}/qemu/{vmid}/agent/set-user-password",
+  "POST /nodes/{node}/qemu/{vmid}/clone",
+  "POST /nodes/{node}/qemu/{vmid}/status/reboot",
+  "POST /nodes/{node}/qemu/{vmid}/status/reset",
+  "POST /nodes/{node}/qemu/{vmid}/status/resume",
+  "POST /nodes/{node}/qemu/{vmid}/status/shutdown",
+  "POST /nodes/{node}/qemu/{vmid}/status/start",
+  "POST /nodes/{node}/qemu/{vmid}/status/stop",
+  "POST /nodes/{node}/qemu/{vmid}/status/suspend",
+  "PUT /nodes/{node}/qemu/{vmid}/cloudinit",
+  "PUT /nodes/{node}/qemu/{vmid}/config",
+  "PUT /nodes/{node}/qemu/{vmid}/resize",
+];
+
+const SECRET = "a Secret+1%&=ü";
+const KEY = `ssh-rsa ${"A".repeat(372)}+/== ada+laptop@example.com`;
+
+describe("each call of the PVE client", () => {
+  let opened: Opened;
+  const rows: NonNullable<RunOptions["rows"]> = new Map();
+  let made: Opened["simulator"]["state"]["vms"][number] | undefined;
+
+  beforeAll(async () => {
+    opened = await openSimulator(
+      {},
+      { storage: "local-lvm", nameservers: ["9.9.9.9", "2620:fe::fe"], searchDomain: "example.com" },
+    );
+    await wholeLife();
+  }, 60_000);
+  afterAll(() => opened.close());
+
+  function options(): RunOptions {
+    return {
+      operationId: randomUUID(),
+      database: opened.database,
+      rows,
+      secret: SECRET,
+      everyMs: 5,
+    };
+  }
+
+  async function wholeLife(): Promise<void> {
+    const { cloud, simulator, order } = opened;
+    await Promise.all([cloud.check(), cloud.listImages(), cloud.listNetworks(), cloud.listServers()]);
+    await cloud.preflightProvision(order, new AbortController().signal);
+    simulator.addTaskFault({ task: "qmstart", outcome: "warn" });
+    await runAll(
+      cloud,
+      cloud.provision({ ...order, metadata: { ticket: "5+5 %2B\n&x=y" }, sshKeys: [KEY, KEY] }),
+      options(),
+    );
+    const externalId = "100000";
+    made = simulator.state.vms.find((vm) => vm.vmid === 100_000);
+    const after = { vcpus: 4, memoryMib: 2048, diskGib: 16 };
+    await runAll(cloud, cloud.resize({ externalId, before: order.size, after }), options());
+    const password = cloud.password({ externalId, secretId: "secret" });
+    await runAll(cloud, password, options());
+    simulator.changeVm(100_000, { config: { agent: null } });
+    await runAll(cloud, password, options());
+    simulator.changeVm(100_000, { config: { agent: "1" } });
+    for (const verb of [
+      "suspend",
+      "resume",
+      "reboot",
+      "reset",
+      "shutdown",
+      "start",
+      "stop",
+      "start",
+      "kill",
+      "start",
+    ]) {
+      const known = powerVerbs.find((one) => one === verb);
+      if (known !== undefined) await runAll(cloud, cloud.power({ externalId, verb: known }), options());
+    }
+    await runAll(cloud, cloud.remove({ externalId }), options());
+    const { username, password: secret } = simulator.root;
+    const { log } = recordingLog();
+    const byTicket = createPveCloud(
+      { ...optionsOf(simulator), credential: { kind: "password", username, password: secret } },
+      { log },
+    );
+    await byTicket.check();
+    await byTicket.close();
+  }
+
+  it("was recorded, and no other", () => {
+    const recorded = opened.simulator.state.requests.flatMap(({ method, template }) =>
+      template === undefined ? [] : [`${method} ${template}`],
+    );
+    expect([...new Set(recorded)].toSorted()).toEqual(CALLS);
+    expect(opened.simulator.state.requests.filter((request) => request.template === undefined)).toEqual([]);
+  });
+
+  it("was accepted: what was refused is no more than what a refusal tells", () => {
+    const refused = opened.simulator.state.requests.filter(({ status }) => status >= 400);
+    expect(refused.map(({ method, template, status }) => `${method} ${template} ${status}`)).toSatisfy(
+      (calls: string[]) =>
+        calls.every((call) => /^GET \/cluster\/nextid 400$|\/agent\/.* 500$|\/config 500$/u.test(call)),
+    );
+  });
+
+  it("brought every character to the other side: plus signs, spaces, line breaks, percent signs", () => {
+    expect(made?.guest.passwords["debian"]).toBe(SECRET);
+    expect(made?.guest.sshKeys).toEqual([KEY, KEY]);
+    expect(made?.description.split("\n")).toContain("ticket = 5+5 %2B &x=y");
+    expect(made?.config).toMatchObject({ nameserver: "9.9.9.9 2620:fe::fe", searchdomain: "example.com" });
+  });
+
+  const api = loadPveApi();
+  it.skipIf(api === undefined)("has the parameters that PVE 9.2 describes", () => {
+    expect(invalidRequests(api ?? new Map(), opened.simulator.state.requests)).toEqual([]);
+  });
+});
