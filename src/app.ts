@@ -1,5 +1,5 @@
 /** The only file that knows every folder: builds and connects them. */
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import type { Logger } from "pino";
@@ -32,6 +32,7 @@ import { createSecretBox, dropExpiredSecrets } from "./core/secrets/box.ts";
 import { checkKeyIds, loadMasterKey } from "./core/secrets/master-key.ts";
 import { scheduleSync } from "./core/sync/schedule.ts";
 import { type Database, openDatabase, vacuum } from "./database/client.ts";
+import { DatabaseSetupError, isUnavailable, sqlState } from "./database/errors.ts";
 import { assertOutsideTransaction } from "./database/transaction.ts";
 import { createJobs, type Jobs } from "./jobs/jobs.ts";
 import { createConnector } from "./net/connector.ts";
@@ -78,18 +79,22 @@ const concurrency = 16;
 const patienceMs = 2 * 60_000;
 const minuteMs = 60_000;
 
-/** Throws ServiceError `configuration` and the database's own errors. */
+/** Throws ServiceError `configuration`, and `unreachable` when the database does not answer. */
 export async function openDomain(
   settings: Settings,
   options: Pick<AppOptions, "log" | "inMemory">,
 ): Promise<Domain> {
   const { log } = options;
-  const key = loadMasterKey({ secretKey: settings.secretKey, dataDir: settings.dataDir });
+  // What is kept in memory needs no key file.
+  const passing = options.inMemory === true ? randomBytes(32).toString("base64") : undefined;
+  const key = loadMasterKey({ secretKey: settings.secretKey ?? passing, dataDir: settings.dataDir });
   const clouds = createClouds(settings.clouds, log);
   const database = await openDatabase({
     url: settings.databaseUrl,
     dataDirectory: options.inMemory === true ? undefined : settings.dataDir,
     onError: (error) => log.error({ err: error }, "database"),
+  }).catch((error: unknown) => {
+    throw openingProblem(error, settings);
   });
   try {
     await checkKeyIds(database, key);
@@ -123,6 +128,35 @@ export async function openDomain(
     await database.close();
     throw error;
   }
+}
+
+// 28…: wrong user or password; 3D000: no such database; 42501: may not create tables.
+const refusals = /^(?:28...|3D000|42501)$/;
+
+function openingProblem(error: unknown, { databaseUrl }: Settings): unknown {
+  if (error instanceof DatabaseSetupError) {
+    const { cause } = error;
+    return new ServiceError("configuration", error.message, {
+      cause: error,
+      ...(cause instanceof Error ? { staffDetail: cause.message } : {}),
+    });
+  }
+  if (databaseUrl === undefined || !(error instanceof Error)) return error;
+  const { host } = new URL(databaseUrl);
+  if (refusals.test(sqlState(error) ?? "")) {
+    return new ServiceError(
+      "configuration",
+      `The database at ${host} refuses us: ${error.message}. Correct DATABASE_URL, or create what is missing.`,
+      { cause: error },
+    );
+  }
+  if (!isUnavailable(error)) return error;
+  const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
+  return new ServiceError(
+    "unreachable",
+    `The database at ${host} does not answer (${first instanceof Error ? first.message : "no connection"}). Start it, or correct DATABASE_URL.`,
+    { cause: error, retryable: true },
+  );
 }
 
 /** Nothing listens and nothing runs before `start()`. */

@@ -1,14 +1,16 @@
 /** Starts and stops the process: flags, signals, exit codes. */
 import { parseArgs } from "node:util";
-import { destination, pino } from "pino";
+import { destination } from "pino";
 import { type App, openApp } from "./app.ts";
 import { ConfigurationError } from "./config/problems.ts";
-import { readSettings, type Settings } from "./config/settings.ts";
-import { isServiceError } from "./core/errors.ts";
+import { readSettings, roles, type Settings } from "./config/settings.ts";
+import { isServiceError, problemOf, ServiceError } from "./core/errors.ts";
 import { type Sandbox, startSandbox } from "./demo/sandbox.ts";
+import { createLog } from "./log.ts";
 
 /** sysexits.h: EX_CONFIG. */
 const exitConfiguration = 78;
+const exitUsage = 2;
 const stopWithinMs = 20_000;
 
 const usage = `Usage: npm start -- [options]
@@ -22,7 +24,7 @@ interface Started {
   sandbox: Sandbox | null;
 }
 
-async function main(): Promise<number> {
+function readFlags() {
   const { values } = parseArgs({
     options: {
       console: { type: "boolean", default: false },
@@ -31,12 +33,18 @@ async function main(): Promise<number> {
       help: { type: "boolean", default: false },
     },
   });
+  return values;
+}
+
+async function main(): Promise<number> {
+  const values = readFlags();
   if (values.help) {
     console.log(usage);
     return 0;
   }
   const first = readSettings({ env: process.env, cwd: process.cwd(), roles: values.roles });
-  const log = createLog(first, values.console || first.sandbox);
+  const wantsConsole = values.console || values.as !== undefined || first.sandbox;
+  const log = createLog(levelOf(first, wantsConsole), destination({ dest: 2, sync: true }));
   const sandbox = first.sandbox
     ? await startSandbox((delivery) =>
         log.info({ event: delivery.type, verified: delivery.verified }, "webhook received"),
@@ -50,7 +58,6 @@ async function main(): Promise<number> {
           cwd: process.cwd(),
           roles: values.roles,
         });
-  const wantsConsole = values.console || values.as !== undefined || sandbox !== null;
   const app = await openApp(settings, {
     log,
     inMemory: sandbox !== null,
@@ -77,15 +84,15 @@ async function serve({ app, sandbox }: Started, settings: Settings): Promise<num
   const ended = Promise.withResolvers<number>();
   const stop = () => ended.resolve(0);
   process.on("SIGTERM", stop).on("SIGINT", stop);
-  await app.start();
-  console.log(bannerOf(app, sandbox, settings));
-  app.console?.run().then(
-    (code) => ended.resolve(code),
-    (error: unknown) => ended.reject(error),
-  );
+  const starting = app.start().then(() => {
+    console.log(bannerOf(app, sandbox, settings));
+    return app.console?.run().then(ended.resolve);
+  });
+  // What fails ends the process; a signal does so even while the start waits for a cloud that does not answer.
+  starting.catch(ended.reject);
   const code = await ended.promise;
   // close() of a queue whose Redis is away never returns, so the end is bounded here.
-  setTimeout(() => process.exit(code), stopWithinMs).unref();
+  setTimeout(() => process.exit(code), stopWithinMs);
   await app.close();
   await sandbox?.close();
   return code;
@@ -104,22 +111,36 @@ function bannerOf(app: App, sandbox: Sandbox | null, settings: Settings): string
   const { slack } = settings;
   const receivers = slack === undefined || slack.appToken !== undefined ? "" : ", /slack/events";
   if (url !== null) lines.push(`Listening on ${url} (/healthz, /readyz${receivers}).`);
+  if (settings.roles.length < roles.length) lines.push(`Running as ${settings.roles.join(", ")}.`);
   return lines.filter((line) => line !== undefined).join("\n");
 }
 
 /** With a console the terminal belongs to it: the log keeps to warnings, on standard error. */
-function createLog(settings: Settings, besideConsole: boolean) {
-  const quiet = besideConsole && process.env["LOG_LEVEL"] === undefined;
-  return pino({ level: quiet ? "warn" : settings.logLevel }, destination({ dest: 2, sync: true }));
+function levelOf(settings: Settings, besideConsole: boolean): string {
+  return besideConsole && process.env["LOG_LEVEL"] === undefined ? "warn" : settings.logLevel;
+}
+
+/** Tells why the process ends; only what nobody expected comes with its stack. */
+function tell(error: unknown): number {
+  if (error instanceof ConfigurationError) {
+    console.error(error.message);
+    return exitConfiguration;
+  }
+  if (error instanceof TypeError && "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS")) {
+    console.error(`${error.message}\n${usage}`);
+    return exitUsage;
+  }
+  if (!(error instanceof ServiceError)) {
+    console.error(error);
+    return 1;
+  }
+  const { message, staffDetail } = problemOf(error);
+  console.error(staffDetail === undefined ? message : `${message}\n${staffDetail}`);
+  return isServiceError(error, "configuration") ? exitConfiguration : 1;
 }
 
 try {
   process.exit(await main());
 } catch (error) {
-  if (error instanceof ConfigurationError || isServiceError(error, "configuration")) {
-    console.error(error.message);
-    process.exit(exitConfiguration);
-  }
-  console.error(error);
-  process.exit(1);
+  process.exit(tell(error));
 }

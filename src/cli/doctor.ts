@@ -48,7 +48,8 @@ function configurationOf(terminal: Terminal, report: Report): Settings | null {
 }
 
 async function checkDatabase(terminal: Terminal, settings: Settings, report: Report): Promise<void> {
-  if (settings.databaseUrl === undefined && !existsSync(settings.dataDir)) {
+  // Opening it would make it.
+  if (settings.databaseUrl === undefined && !existsSync(join(settings.dataDir, "database"))) {
     report.result(null, "database", `embedded, made in ${settings.dataDir} at the first start`);
     return;
   }

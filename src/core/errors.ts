@@ -3,6 +3,8 @@
  * that says what happened and what to do, safe for any audience. What only staff may see (request ids, a cloud's
  * own words) goes into `staffDetail`; `facts` carries the values behind the sentence.
  */
+import { isUnavailable } from "../database/errors.ts";
+
 export const errorCodes = [
   // the request
   "invalid_input",
@@ -74,6 +76,13 @@ export function problemOf(error: unknown): Problem {
     const problem: Problem = { code: error.code, message: error.message };
     if (error.staffDetail !== undefined) problem.staffDetail = error.staffDetail;
     return problem;
+  }
+  if (isUnavailable(error)) {
+    return {
+      code: "internal",
+      message:
+        "Our database does not answer at the moment. Try again in a minute; /ops list shows what was taken in.",
+    };
   }
   return { code: "internal", message: "Something went wrong on our side; the log has the details." };
 }

@@ -4,10 +4,11 @@
 import { randomUUID } from "node:crypto";
 import { linkSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { DatabaseSetupError } from "./errors.ts";
 
 const TAKEOVER_STALE_MS = 10_000;
 
-/** Throws an Error that names the holder if another live process has the directory. Returns the release. */
+/** Throws a DatabaseSetupError that names the holder if another live process has the directory. Returns the release. */
 export function lockDataDirectory(directory: string): () => void {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const path = join(directory, "embedded.lock");
@@ -30,19 +31,21 @@ function takeOver(directory: string, path: string, mine: string): void {
     rmSync(guard, { force: true });
   }
   if (!createExclusively(guard, mine)) {
-    throw new Error(`The data directory ${directory} is being opened by another process. Try again.`);
+    throw new DatabaseSetupError(
+      `The data directory ${directory} is being opened by another process. Try again.`,
+    );
   }
   try {
     const holder = read(path);
     if (holder !== undefined && isAlive(holder)) {
-      throw new Error(
+      throw new DatabaseSetupError(
         `The data directory ${directory} is in use by process ${holder.split(" ")[0]}. ` +
           "The embedded database serves one process only: stop that one, choose another RATATOSK_DATA_DIR, or set DATABASE_URL.",
       );
     }
     rmSync(path, { force: true });
     if (!createExclusively(path, mine)) {
-      throw new Error(`The data directory ${directory} was opened by another process just now.`);
+      throw new DatabaseSetupError(`The data directory ${directory} was opened by another process just now.`);
     }
   } finally {
     rmSync(guard, { force: true });

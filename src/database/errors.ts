@@ -90,3 +90,42 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 function text(value: unknown): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
+
+/** What has to be set right by hand before the database can be used: the text says what. */
+export class DatabaseSetupError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "DatabaseSetupError";
+  }
+}
+
+// Class 08: connection exceptions; 57P01 to 57P03: shut down, crashed, not up yet; 53300: too many connections.
+const UNAVAILABLE_STATES = /^(?:08...|57P0[123]|53300)$/;
+const UNAVAILABLE_ERRNO = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "EPIPE",
+  "ETIMEDOUT",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+]);
+const UNAVAILABLE_PRISMA = new Set(["P1001", "P1002", "P1017"]);
+// pg and its pool know these by their text only.
+const UNAVAILABLE_TEXT =
+  /^(?:Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error|Can't reach database server)/;
+
+/** Whether the server could not be reached, or went away: the same would pass once it is back. Only for errors of the database. */
+export function isUnavailable(error: unknown): boolean {
+  let current: unknown = error;
+  for (let depth = 0; depth < MAX_CAUSES && isRecord(current); depth += 1) {
+    const code = text(current["code"]) ?? "";
+    if (UNAVAILABLE_ERRNO.has(code) || UNAVAILABLE_PRISMA.has(code)) return true;
+    if (UNAVAILABLE_TEXT.test(text(current["message"]) ?? "")) return true;
+    if (UNAVAILABLE_STATES.test(sqlState(current) ?? "")) return true;
+    const [first] = current instanceof AggregateError ? (current.errors as unknown[]) : [];
+    current = first ?? current["cause"];
+  }
+  return false;
+}

@@ -6,6 +6,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type pg from "pg";
+import { DatabaseSetupError } from "./errors.ts";
 
 export interface Migration {
   readonly name: string;
@@ -68,7 +69,7 @@ async function findPending(client: pg.PoolClient, migrations: readonly Migration
   );
   const failed = rows.find((row) => row.finished_at === null);
   if (failed) {
-    throw new Error(
+    throw new DatabaseSetupError(
       `Migration ${failed.migration_name} failed earlier and was left half applied: repair the database, ` +
         'then delete its row from "_prisma_migrations" or set rolled_back_at.',
     );
@@ -77,7 +78,7 @@ async function findPending(client: pg.PoolClient, migrations: readonly Migration
   for (const migration of migrations) {
     const recorded = applied.get(migration.name);
     if (recorded !== undefined && recorded !== checksum(migration)) {
-      throw new Error(
+      throw new DatabaseSetupError(
         `Migration ${migration.name} was edited after it was applied: write a new migration instead.`,
       );
     }
@@ -97,7 +98,9 @@ async function apply(client: pg.PoolClient, migration: Migration): Promise<void>
     await client.query("COMMIT");
   } catch (error) {
     await client.query("ROLLBACK").catch(() => {});
-    throw new Error(`Migration ${migration.name} failed: nothing of it was applied.`, { cause: error });
+    throw new DatabaseSetupError(`Migration ${migration.name} failed: nothing of it was applied.`, {
+      cause: error,
+    });
   }
 }
 

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type OperationState, type Stage, stageOf, stateLabels } from "../../core/operations/state.ts";
 import type { View } from "../../core/view.ts";
+import { isUnavailable } from "../../database/errors.ts";
 import type { Cards } from "./cards.ts";
 import type { Screen } from "./screen.ts";
 
@@ -31,13 +32,27 @@ export interface FollowerOptions {
 
 /** The card tells of every change; this is for a change that has no card here. */
 const pollMs = 200;
+/** How long the database may be away before its absence is told; the operation itself goes on meanwhile. */
+const awayMs = 60_000;
 /** How long the card may be behind the row. */
 const lastCardMs = 5_000;
 const lastLinesMs = 1_000;
 
-export function createFollower({ cards, screen, stateOf }: FollowerOptions): Follower {
+export function createFollower({ cards, screen, ...options }: FollowerOptions): Follower {
   const known = new Map<string, Followed>();
   let moving = new Set<Followed>();
+
+  async function stateOf(operationId: string): Promise<OperationState | null> {
+    const giveUpAt = Date.now() + awayMs;
+    for (;;) {
+      try {
+        return await options.stateOf(operationId);
+      } catch (error) {
+        if (!isUnavailable(error) || Date.now() > giveUpAt) throw error;
+        await sleep(pollMs);
+      }
+    }
+  }
 
   async function settleOne(one: Followed): Promise<boolean> {
     for (;;) {

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { ownOperations, type Principal, tenantOf } from "../access.ts";
 import { defineRead } from "../action.ts";
 import { serverStates } from "../cloud.ts";
+import { findCustomer } from "../people/find.ts";
 import { findServer, listServers, type ServerRow } from "../servers/find.ts";
 import { describeMemory } from "../servers/size.ts";
 import { customerOption, serverOption } from "./options.ts";
@@ -41,8 +42,14 @@ export const serverList = defineRead<ListInput>({
     customerOption,
   ],
   async run({ database, principal }, input) {
-    const { rows, total } = await listServers(database, principal, input, pageSize);
     const staff = principal.kind !== "customer";
+    // A mistyped one has no servers either, and that would be a false answer.
+    const customer =
+      staff && input.customer !== undefined
+        ? (await findCustomer(database, principal, input.customer)).ref
+        : input.customer;
+    const { rows, total } = await listServers(database, principal, { ...input, customer }, pageSize);
+    const filtered = [input.query, input.state, input.customer].some((value) => value !== undefined);
     const columns = ["Server", "Id", "State", "Plan", "Addresses", ...(staff ? ["Customer", "Cloud"] : [])];
     return {
       title: total === 1 ? "1 server" : `${total} servers`,
@@ -57,10 +64,7 @@ export const serverList = defineRead<ListInput>({
           server.addresses.join(" ") || "-",
           ...(staff ? [server.customerName ?? "-", server.cloudName] : []),
         ]),
-        empty:
-          input.query === undefined
-            ? "There are no servers yet. /server provision makes one."
-            : "No server matches.",
+        empty: filtered ? "No server matches." : "There are no servers yet. /server provision makes one.",
       },
       ...(total > rows.length
         ? { footer: `The first ${rows.length} of ${total}; narrow it with query: or state:.` }
