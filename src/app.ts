@@ -2,6 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import { z } from "zod";
 import { readinessChecks } from "./api/readiness.ts";
@@ -78,6 +79,7 @@ const { version } = z
 const concurrency = 16;
 const patienceMs = 2 * 60_000;
 const minuteMs = 60_000;
+const firstLookMs = 10_000;
 
 /** Throws ServiceError `configuration`, and `unreachable` when the database does not answer. */
 export async function openDomain(
@@ -201,8 +203,8 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
       if (has("dispatcher")) dispatcher.start();
       await Promise.all(bots.map((bot) => bot.start()));
       if (shown.length > 0) projector.start();
-      // Last, because it waits for the first look at each cloud, and one that is down takes its time.
-      if (has("worker")) await schedule(settings, domain);
+      // Last, because it waits for the first look at each cloud; one that hangs is not waited for longer than this.
+      if (has("worker")) await inTime(schedule(settings, domain), log);
     },
     async close() {
       await Promise.all(shown.map((bot) => bot.stop()));
@@ -271,6 +273,13 @@ async function openConsole(domain: Domain, wanted: AppOptions["console"]): Promi
     output: wanted.output,
     log: engine.log,
   });
+}
+
+async function inTime(firstLook: Promise<void>, log: Logger): Promise<void> {
+  const looked = firstLook.then(() => true);
+  if (await Promise.race([looked, delay(firstLookMs, false, { ref: false })])) return;
+  log.warn("a cloud takes its time to answer; what it has is known later");
+  firstLook.catch((error: unknown) => log.error({ err: error }, "the first look at the clouds failed"));
 }
 
 async function schedule(settings: Settings, { database, jobs, clouds, engine }: Domain): Promise<void> {

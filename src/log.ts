@@ -1,8 +1,10 @@
 /**
  * The process's log: JSON lines for operators. While the database or the queue is away every loop meets the same error
  * several times a second, and its stack says nothing: such a line is shortened, and repeated every ten seconds at most.
+ * Nor does the stack of an error that was foreseen (ServiceError) say anything that its code and texts do not.
  */
 import { type DestinationStream, type Logger, pino, stdSerializers } from "pino";
+import { ServiceError } from "./core/errors.ts";
 import { isUnavailable } from "./database/errors.ts";
 
 const repeatEveryMs = 10_000;
@@ -33,6 +35,11 @@ export function createLog(level: string, stream: DestinationStream): Logger {
 
 function serializeError(error: unknown): unknown {
   if (!(error instanceof Error)) return error;
+  if (error instanceof ServiceError && error.code !== "internal") {
+    const { name, code, message, staffDetail, cause } = error;
+    const reason = cause instanceof Error ? cause.message : undefined;
+    return { type: name, code, message, staffDetail, ...(reason === message ? {} : { reason }) };
+  }
   const full = stdSerializers.err(error);
   if (!isUnavailable(error)) return full;
   const first: unknown = error instanceof AggregateError ? error.errors[0] : undefined;

@@ -22,6 +22,22 @@ const usage = `Usage: npm start -- [options]
 interface Started {
   app: App;
   sandbox: Sandbox | null;
+  /** Settles when the process is to stop, with its exit code. */
+  ended: PromiseWithResolvers<number>;
+}
+
+/** From the first moment on: a start, too, may have to wait for a database or a cloud. */
+function listenToSignals(): PromiseWithResolvers<number> {
+  const ended = Promise.withResolvers<number>();
+  // Rejected before anybody waits for it, it would end the process without a word.
+  ended.promise.catch(() => undefined);
+  const stop = () => {
+    ended.resolve(0);
+    // A close that waits for a server which is away might never return, so the end is bounded here.
+    setTimeout(() => process.exit(0), stopWithinMs);
+  };
+  process.once("SIGTERM", stop).once("SIGINT", stop);
+  return ended;
 }
 
 function readFlags() {
@@ -42,6 +58,7 @@ async function main(): Promise<number> {
     console.log(usage);
     return 0;
   }
+  const ended = listenToSignals();
   const first = readSettings({ env: process.env, cwd: process.cwd(), roles: values.roles });
   const wantsConsole = values.console || values.as !== undefined || first.sandbox;
   const log = createLog(levelOf(first, wantsConsole), destination({ dest: 2, sync: true }));
@@ -65,7 +82,7 @@ async function main(): Promise<number> {
       ? { console: { as: values.as ?? defaultHands(settings), input: process.stdin, output: process.stdout } }
       : {}),
   });
-  return serve({ app, sandbox }, settings);
+  return serve({ app, sandbox, ended }, settings);
 }
 
 /** The most capable member of staff: the console is at the operator's own terminal. */
@@ -80,10 +97,7 @@ function defaultHands(settings: Settings): string {
   return `staff:${best.id}`;
 }
 
-async function serve({ app, sandbox }: Started, settings: Settings): Promise<number> {
-  const ended = Promise.withResolvers<number>();
-  const stop = () => ended.resolve(0);
-  process.on("SIGTERM", stop).on("SIGINT", stop);
+async function serve({ app, sandbox, ended }: Started, settings: Settings): Promise<number> {
   const starting = app.start().then(() => {
     console.log(bannerOf(app, sandbox, settings));
     return app.console?.run().then(ended.resolve);
@@ -91,7 +105,6 @@ async function serve({ app, sandbox }: Started, settings: Settings): Promise<num
   // What fails ends the process; a signal does so even while the start waits for a cloud that does not answer.
   starting.catch(ended.reject);
   const code = await ended.promise;
-  // close() of a queue whose Redis is away never returns, so the end is bounded here.
   setTimeout(() => process.exit(code), stopWithinMs);
   await app.close();
   await sandbox?.close();

@@ -1,4 +1,5 @@
 import { expect, it } from "vitest";
+import { ServiceError } from "../src/core/errors.ts";
 import { createLog } from "../src/log.ts";
 
 function logged() {
@@ -32,4 +33,24 @@ it("tells of every other error each time, with its stack", () => {
   expect(lines[1]).toMatchObject({
     err: { message: "a bug", stack: expect.stringContaining("log.test.ts") },
   });
+});
+
+it("tells of what was foreseen by its code and texts", () => {
+  const { log, lines } = logged();
+
+  const cause = new Error("other side closed");
+  log.warn(
+    { err: new ServiceError("unreachable", "The cloud does not answer.", { cause, staffDetail: "os1" }) },
+    "sync",
+  );
+
+  expect(lines.map(({ err }) => err)).toEqual([
+    {
+      type: "ServiceError",
+      code: "unreachable",
+      message: "The cloud does not answer.",
+      staffDetail: "os1",
+      reason: "other side closed",
+    },
+  ]);
 });

@@ -26,7 +26,7 @@ export function createClouds(entries: readonly CloudEntry[], log: Logger): Cloud
         facts: { cloud: name },
       });
     }
-    clouds.set(name, openCloud(entry, log.child({ cloud: name })));
+    clouds.set(name, openCloud(entry, log));
   }
   return {
     get(name) {

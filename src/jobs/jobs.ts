@@ -123,8 +123,12 @@ async function openQueues({ database, redisUrl, log }: Parameters<typeof createJ
     told.set(what, Date.now());
     log.warn({ err: error }, what);
   };
-  const onError = (error: Error) =>
-    complain("the queue is away or ill: wake-ups are late, nothing is lost", error);
+  // Its stack would only say where we noticed.
+  const onError = (error: unknown) =>
+    complain(
+      "the queue is away or ill: wake-ups are late, nothing is lost",
+      error instanceof Error ? error.message : error,
+    );
   const backend = redisUrl === undefined ? await onPostgres(database) : onRedis(redisUrl, onError);
   const queues = new Map<string, Queue>();
   const workers = new Map<string, Worker>();
@@ -147,7 +151,7 @@ async function openQueues({ database, redisUrl, log }: Parameters<typeof createJ
       try {
         await within(TIMEOUT_MS, async () => queueOf(queue).add(name, data, jobOptions));
       } catch (error) {
-        complain(`${name} did not get into the queue: it is late, not lost`, error);
+        onError(error);
       }
     },
     work(
@@ -170,7 +174,7 @@ async function openQueues({ database, redisUrl, log }: Parameters<typeof createJ
         within(deadlineMs, () => part.close()),
       );
       for (const end of await Promise.allSettled(ends)) {
-        if (end.status === "rejected") complain("the queue was left without a proper end", end.reason);
+        if (end.status === "rejected") onError(end.reason);
       }
       backend.disconnect();
     },
