@@ -1,19 +1,23 @@
-/** What came of it: the cloud's own list against our rows. */
+/** What came of it: the clouds' own lists against our rows. */
 import type { Database } from "../../src/database/client.ts";
+import { askSimulator, type CloudAddress } from "./address.ts";
 import type { Order } from "./stage.ts";
 
 const resting = "('succeeded', 'failed', 'cancelled', 'expired', 'needs_attention')";
 
-interface SimulatedServer {
+/** A server of a cloud that carries the marker of one of our operations. */
+interface MarkedServer {
   id: string;
-  deleted: boolean;
+  operationId: string;
+  marker: string;
+  state: string;
   createdAt: string;
-  tags: string[];
 }
 
 interface OrderRow {
   id: string;
   state: string;
+  cloud: string;
   externalId: string | null;
   problem: { code: string; message: string; staffDetail?: string } | null;
 }
@@ -21,7 +25,7 @@ interface OrderRow {
 export interface Findings {
   states: Record<string, number>;
   /** Servers in the cloud → how many orders have so many. */
-  histogram: Record<number, number>;
+  histogram: Record<string, number>;
   succeeded: number;
   withoutPerson: number;
   failedAsMeant: number;
@@ -40,7 +44,9 @@ export interface Findings {
   heldSlots: number;
   openWaits: number;
   adoptions: number;
-  faults: Record<string, number>;
+  /** Orders whose VMID a stranger took between our question and PVE's task. */
+  robbed: number;
+  faults: Record<string, Record<string, number>>;
   problems: string[];
   /** Of each order with two servers: when and for which attempt each was made, and what our side noted. */
   twins: string[];
@@ -55,15 +61,15 @@ export async function countResting(database: Database): Promise<number> {
 
 export async function inspect(
   database: Database,
-  simulatorUrl: string,
+  clouds: readonly CloudAddress[],
   orders: readonly Order[],
 ): Promise<Findings> {
   const rows = await database.sql<OrderRow>(
-    `SELECT o.id, o.state, s.external_id AS "externalId", o.problem FROM operations o JOIN servers s ON s.id = o.server_id`,
+    `SELECT o.id, o.state, c.name AS cloud, s.external_id AS "externalId", o.problem
+     FROM operations o JOIN servers s ON s.id = o.server_id JOIN clouds c ON c.id = o.cloud_id`,
   );
-  const { servers } = (await ask(simulatorUrl, "servers")) as { servers: SimulatedServer[] };
-  const live = servers.filter((server) => !server.deleted);
-  const byOperation = Map.groupBy(live, (server) => operationOf(server.tags));
+  const live = (await Promise.all(clouds.map(markedServers))).flat();
+  const byOperation = Map.groupBy(live, ({ operationId }) => operationId);
   const meantToFail = new Set(orders.filter((order) => order.meantToFail).map((order) => order.operationId));
   const judged = rows.map((row) => ({
     ...row,
@@ -74,36 +80,90 @@ export async function inspect(
   const good = judged.filter((row) => row.state === "succeeded");
   const ended = judged.filter((row) => row.state === "failed" || row.state === "cancelled");
   return {
-    states: countBy(judged.map((row) => row.state)),
-    histogram: countBy(judged.map((row) => String(row.servers.length))),
+    states: countBy(judged.map((row) => `${row.cloud} ${row.state}`)),
+    histogram: countBy(judged.map((row) => `${row.servers.length} on ${row.cloud}`)),
     succeeded: good.length,
-    withoutPerson: good.length / judged.filter((row) => !row.meantToFail).length,
+    withoutPerson: good.length / judged.filter((row) => !row.meantToFail && !isRobbed(row)).length,
     failedAsMeant: ended.filter((row) => row.meantToFail).length,
     needAttention: judged.filter((row) => row.state === "needs_attention").length,
     stuck: judged.length - (await countResting(database)),
     duplicates: judged.filter((row) => row.servers.length > 1).length,
     wrongServer: good.filter((row) => row.servers.length !== 1 || row.servers[0] !== row.externalId).length,
     leftBehind: ended.filter((row) => row.servers.length > 0).length,
-    unreferenced: live.filter((server) => operationOf(server.tags) !== "" && !known.has(server.id)).length,
+    unreferenced: live.filter((server) => !known.has(server.id)).length,
+    robbed: ended.filter(isRobbed).length,
     ...(await rowsOf(database)),
-    faults: await faultsOf(simulatorUrl),
+    faults: Object.fromEntries(
+      await Promise.all(clouds.map(async (cloud) => [cloud.name, await faultsOf(cloud)] as const)),
+    ),
     twins: await twinsOf(database, byOperation),
     problems: judged
-      .filter((row) => row.problem !== null && !row.meantToFail)
+      .filter((row) => row.problem !== null && (row.state === "needs_attention" || !row.meantToFail))
       .map(
         (row) =>
-          `${row.id} ${row.state}: ${row.problem?.code} ${row.problem?.staffDetail ?? row.problem?.message}`,
+          `${row.id} ${row.cloud} ${row.state}: ${row.problem?.code} ${row.problem?.staffDetail ?? row.problem?.message}`,
       ),
   };
 }
 
-async function twinsOf(database: Database, byOperation: Map<string, SimulatedServer[]>): Promise<string[]> {
+/** Failed as it must: what stands under its number is somebody else's, and a person was told to order again. */
+function isRobbed({ state, problem }: OrderRow): boolean {
+  return state === "failed" && problem?.message.startsWith("Somebody else took the number") === true;
+}
+
+export async function markedServers(cloud: CloudAddress): Promise<MarkedServer[]> {
+  const all = cloud.kind === "openstack" ? await novaServers(cloud) : await pveServers(cloud);
+  return all.filter(({ operationId }) => operationId !== "");
+}
+
+async function novaServers(cloud: CloudAddress): Promise<MarkedServer[]> {
+  const { servers } = (await askSimulator(cloud, { path: "servers" })) as {
+    servers: { id: string; deleted: boolean; status: string; createdAt: string; tags: string[] }[];
+  };
+  return servers
+    .filter(({ deleted }) => !deleted)
+    .map(({ id, status, createdAt, tags }) => {
+      const marker = tags.findLast((tag) => tag.startsWith("op=")) ?? "";
+      const state = status === "ACTIVE" ? "active" : status;
+      return { id, createdAt, state, marker, operationId: operationOf(marker) };
+    });
+}
+
+export interface SimulatedVm {
+  vmid: number;
+  node: string;
+  name: string;
+  status: string;
+  stranger: boolean;
+  template: boolean;
+  description: string;
+}
+
+export async function vmsOf(cloud: CloudAddress): Promise<SimulatedVm[]> {
+  const { vms } = (await askSimulator(cloud, { path: "vms" })) as { vms: SimulatedVm[] };
+  return vms;
+}
+
+async function pveServers(cloud: CloudAddress): Promise<MarkedServer[]> {
+  return (await vmsOf(cloud)).map(({ vmid, status, description }) => {
+    const marker = description.split("\n").find((line) => line.startsWith("op:")) ?? "";
+    const state = status === "running" ? "active" : status;
+    return { id: String(vmid), createdAt: "", state, marker, operationId: operationOf(marker) };
+  });
+}
+
+/** What other people have on the cluster, as text: nothing of ours may change a letter of it. */
+export async function strangersOf(clouds: readonly CloudAddress[]): Promise<Map<string, string>> {
+  const all = await Promise.all(clouds.filter(({ kind }) => kind === "pve").map(vmsOf));
+  const others = all.flat().filter((vm) => vm.stranger || vm.template);
+  return new Map(others.map((vm) => [`${vm.vmid} ${vm.name}`, JSON.stringify(vm)]));
+}
+
+async function twinsOf(database: Database, byOperation: Map<string, MarkedServer[]>): Promise<string[]> {
   const told: string[] = [];
   for (const [id, servers] of byOperation) {
-    if (id === "" || servers.length < 2) continue;
-    const made = servers.map(
-      ({ createdAt, tags }) => `${createdAt} ${tags.find((tag) => tag.startsWith(`op=${id}.`))}`,
-    );
+    if (servers.length < 2) continue;
+    const made = servers.map(({ createdAt, marker }) => `${createdAt} ${marker}`);
     const lines = await database.sql<{ line: string }>(
       `SELECT to_char(at AT TIME ZONE 'UTC', 'HH24:MI:SS.MS ') || text AS line FROM operation_log WHERE operation_id = $1 ORDER BY seq`,
       [id],
@@ -132,24 +192,20 @@ async function rowsOf(database: Database) {
   return rows[0];
 }
 
-async function faultsOf(simulatorUrl: string): Promise<Record<string, number>> {
-  const { faults } = (await ask(simulatorUrl, "faults")) as { faults: { id: string; hits: number }[] };
+async function faultsOf(cloud: CloudAddress): Promise<Record<string, number>> {
+  const { faults } = (await askSimulator(cloud, { path: "faults" })) as {
+    faults: { id: string; hits: number }[];
+  };
   return Object.fromEntries(faults.map(({ id, hits }) => [id, hits]));
 }
 
-async function ask(simulatorUrl: string, what: string): Promise<unknown> {
-  const response = await fetch(`${simulatorUrl}/_sim/${what}`);
-  if (!response.ok) throw new Error(`the simulator answered ${response.status} for ${what}`);
-  return response.json();
-}
-
-/** "op=<id>.<attempt>" → "<id>" */
-function operationOf(tags: readonly string[]): string {
-  return tags.map((tag) => /^op=([0-9a-f-]{36})/.exec(tag)?.[1]).find((id) => id !== undefined) ?? "";
+/** "op=<id>.<attempt>", on PVE "op:<id>.<attempt>" → "<id>" */
+function operationOf(marker: string): string {
+  return /^op[=:]([0-9a-f-]{36})(?:\.|$)/.exec(marker)?.[1] ?? "";
 }
 
 function countBy(values: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {};
-  for (const value of values) counts[value] = (counts[value] ?? 0) + 1;
+  for (const value of values.toSorted()) counts[value] = (counts[value] ?? 0) + 1;
   return counts;
 }

@@ -1,50 +1,46 @@
 /**
- * npm run rig:kill -- --orders 300 [--workers 2] [--seed 1] [--frozen 0.12] [--without-probe] [--crash-points]
+ * npm run rig:kill -- --orders 1500 --kills 200 --own-servers
+ *   [--clouds both|openstack|pve] [--workers 2] [--seed 1] [--frozen 0.1] [--crash-points [--times 20]] [--without-probe]
  *
- * Orders are entered, workers are killed with SIGKILL (or suspended beyond their lease) while they run them, the cloud
- * loses answers. Afterwards the cloud's own list must show one server for each order. With --without-probe the engine
- * asks again without looking first, and the rig must show duplicates: a rig that cannot fail proves nothing.
- * With TEST_REDIS_URL the processes wake each other up through Redis.
+ * Orders are entered by processes that die after a commit; workers are killed with SIGKILL (or suspended beyond their lease)
+ * while they run them, one of them always has a clock that is ten minutes wrong; the clouds lose answers and hold requests;
+ * strangers take VMIDs; a dispatcher that is killed, too, tells a receiver of every event. Afterwards the clouds' own lists
+ * must show one server for each order, and the receiver must have heard the truth. With --without-probe the engine asks again
+ * without looking first, and the rig must show duplicates: a rig that cannot fail proves nothing.
+ *
+ * --own-servers starts PostgreSQL and Redis from Debian's packages, flushes and kills Redis and restarts PostgreSQL in the
+ * middle of it; else TEST_DATABASE_URL and, if set, TEST_REDIS_URL are used and left running.
  */
-import type { ChildProcess } from "node:child_process";
+import { type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import { parseArgs } from "node:util";
-import { crashPoints } from "../../src/core/operations/engine.ts";
 import { type Database, openDatabase } from "../../src/database/client.ts";
+import { startReceiver } from "../../src/sandbox/receiver.ts";
+import { generateSecret } from "../../src/webhooks/signature.ts";
 import { createPostgresDatabase } from "../support/postgres.ts";
-import { build, longestHoldMs, type RigConfig, type SimulatorAddress, settleMs } from "./build.ts";
-import { countResting, type Findings, inspect } from "./inspect.ts";
-import { armFaults, enterOrders, furnish, type Order } from "./stage.ts";
-import { type Supervisor, spawn, supervise } from "./supervise.ts";
+import type { CloudAddress } from "./address.ts";
+import { build, longestHoldMs, type RigConfig } from "./build.ts";
+import { createDisturbances, type Disturbances } from "./disturb.ts";
+import { type EnteredOrders, enterOrders } from "./enter.ts";
+import { countResting, inspect, strangersOf } from "./inspect.ts";
+import { readOptions } from "./options.ts";
+import { judge, print } from "./report.ts";
+import { type OwnServers, startOwnServers } from "./servers.ts";
+import type { SimulatorConfig } from "./simulator.ts";
+import { addStrangers, armFaults, furnish, planOrders } from "./stage.ts";
+import { spawn, supervise } from "./supervise.ts";
+import { inspectTold, untilAllTold } from "./told.ts";
 
-const { values } = parseArgs({
-  options: {
-    orders: { type: "string", default: "300" },
-    workers: { type: "string", default: "2" },
-    seed: { type: "string", default: "1" },
-    /** Of 1: how many workers are suspended beyond their lease and woken up again, instead of killed. */
-    frozen: { type: "string", default: "0.12" },
-    "without-probe": { type: "boolean", default: false },
-    "crash-points": { type: "boolean", default: false },
-    /** At each named point. */
-    times: { type: "string", default: "5" },
-    "limit-seconds": { type: "string", default: "600" },
-    /** Shows how the orders stand, every five seconds. */
-    verbose: { type: "boolean", default: false },
-  },
-});
-const wanted = {
-  orders: Number(values.orders),
-  workers: Number(values.workers),
-  seed: Number(values.seed),
-  withoutProbe: values["without-probe"],
-  timesEachPoint: values["crash-points"] ? Number(values.times) : null,
-  limitMs: Number(values["limit-seconds"]) * 1_000,
-};
+const wanted = readOptions();
 const lostAnswers = 0.08;
 const speed = 0.1;
+const clockOffMs = 10 * 60_000;
+const entranceCrashes = 5;
+const tellWithinMs = 120_000;
+/** Of the workers of a random run: so short that the kills come to be many. */
+const longestLifeMs = 5_000;
+
+type Shared = Omit<RigConfig, "worker" | "crashAt" | "clockOffMs">;
 
 function randomOf(seed: number): () => number {
   let state = seed;
@@ -57,161 +53,182 @@ function randomOf(seed: number): () => number {
   };
 }
 
-async function run(serverUrl: string): Promise<boolean> {
+async function run(serverUrl: string, servers: OwnServers | null): Promise<boolean> {
   const { url: databaseUrl, drop } = await createPostgresDatabase(serverUrl);
-  const cloud = spawn("./simulator.ts", {
-    RIG_SIMULATOR: JSON.stringify({ orders: wanted.orders, seed: wanted.seed, speed }),
+  const simulators = wanted.clouds.map((kind) => {
+    const config: SimulatorConfig = {
+      kind,
+      name: `sim-${kind}`,
+      orders: wanted.orders,
+      seed: wanted.seed,
+      speed,
+    };
+    return spawn("./simulator.ts", { RIG_SIMULATOR: JSON.stringify(config) });
   });
   try {
-    const [simulator] = (await once(cloud, "message")) as [SimulatorAddress];
+    const told = await Promise.all(simulators.map((child) => once(child, "message")));
+    const clouds = told.map(([address]) => address as CloudAddress);
     await (await openDatabase({ url: databaseUrl })).close();
-    const redisUrl = process.env["TEST_REDIS_URL"] ?? null;
-    const config = { databaseUrl, redisUrl, simulator, withoutProbe: wanted.withoutProbe, concurrency: 8 };
-    return await play(config, cloud);
+    const redisUrl = servers?.redisUrl ?? process.env["TEST_REDIS_URL"] ?? null;
+    const { withoutProbe } = wanted;
+    return await play(
+      { databaseUrl, redisUrl, clouds, withoutProbe, concurrency: 8 },
+      { simulators, servers },
+    );
   } finally {
-    cloud.kill();
+    for (const child of simulators) child.kill();
     await drop();
   }
 }
 
-async function play(config: Omit<RigConfig, "worker" | "crashAt">, cloud: ChildProcess): Promise<boolean> {
-  const own = await build({ ...config, worker: "rig-entrance", crashAt: null }, () => undefined);
+async function play(
+  config: Shared,
+  { simulators, servers }: { simulators: readonly ChildProcess[]; servers: OwnServers | null },
+): Promise<boolean> {
+  const { clouds } = config;
+  const random = randomOf(wanted.seed);
+  const own = await build(
+    { ...config, redisUrl: null, worker: "rig", crashAt: null, clockOffMs: 0 },
+    () => undefined,
+  );
+  const secret = generateSecret();
+  const receiver = await startReceiver({ secret });
+  const dispatcher = keepDispatcher(config);
   try {
-    await furnish(own);
+    for (const cloud of clouds) await addStrangers(cloud);
+    await furnish(own, { clouds, receiver: { url: receiver.url, secret } });
+    for (const cloud of clouds) await armFaults(cloud, lostAnswers);
+    const strangers = await strangersOf(clouds);
     const began = performance.now();
-    const failingEvery = wanted.timesEachPoint === null ? 25 : 5;
-    const orders = await enterOrders(own, { from: 0, count: wanted.orders, failingEvery });
+    const entered = await enterFirst(config, random);
     const enteredMs = performance.now() - began;
-    await armFaults(config.simulator.url, lostAnswers);
+    const { timesEachPoint, workers, frozen } = wanted;
     const supervisor = supervise({
       config,
-      workers: wanted.workers,
-      timesEachPoint: wanted.timesEachPoint,
-      frozenShare: Number(values.frozen),
-      random: randomOf(wanted.seed),
+      workers,
+      timesEachPoint,
+      frozenShare: frozen,
+      longestLifeMs,
+      random,
+      clockOffMs,
     });
-    await untilDone(own.database, began, orders.length);
+    const killDispatcher = dispatcher.kill;
+    const disturbances = createDisturbances({ clouds, servers, supervisor, killDispatcher, receiver });
+    await untilDone(own.database, { began, count: () => entered.orders.length, disturbances });
     while (supervisor.openPoints().length > 0 && performance.now() - began < wanted.limitMs) {
-      orders.push(...(await enterOrders(own, { from: orders.length, count: 20, failingEvery })));
-      await untilDone(own.database, began, orders.length);
+      const more = planOrders(clouds, { from: entered.orders.length, count: 20, failingEvery: 3 });
+      // oxlint-disable-next-line no-await-in-loop -- batch after batch
+      entered.orders.push(...(await enterOrders(more, { config, crashes: 0, random })).orders);
+      // oxlint-disable-next-line no-await-in-loop
+      await untilDone(own.database, { began, count: () => entered.orders.length, disturbances });
     }
     const tookMs = performance.now() - began;
     await supervisor.stop();
-    cloud.send("longest pause");
-    const [pausedMs] = (await once(cloud, "message")) as [number];
-    const findings = await inspect(own.database, config.simulator.url, orders);
-    const outcome = { findings, supervisor, orders, enteredMs, tookMs, heldMs: pausedMs + longestHoldMs };
+    await untilAllTold(own.database, receiver.deliveries, tellWithinMs);
+    const outcome = {
+      wanted,
+      findings: await inspect(own.database, clouds, entered.orders),
+      told: await inspectTold(own.database, clouds, receiver.deliveries),
+      supervisor,
+      disturbed: disturbances.counts,
+      orders: entered.orders,
+      entrance: entered,
+      strangers: await compareStrangers(strangers, clouds),
+      enteredMs,
+      tookMs,
+      heldMs: Math.max(...(await Promise.all(simulators.map(longestPause)))) + longestHoldMs,
+    };
     print(outcome);
     return judge(outcome);
   } finally {
+    await dispatcher.stop();
+    await receiver.close();
     await own.close();
   }
 }
 
-async function untilDone(database: Database, began: number, count: number): Promise<void> {
+async function enterFirst(config: Shared, random: () => number): Promise<EnteredOrders> {
+  const failingEvery = wanted.timesEachPoint === null ? 25 : 5;
+  const planned = planOrders(config.clouds, { from: 0, count: wanted.orders, failingEvery });
+  return enterOrders(planned, { config, crashes: wanted.timesEachPoint ?? entranceCrashes, random });
+}
+
+async function longestPause(simulator: ChildProcess): Promise<number> {
+  simulator.send("longest pause");
+  const [ms] = (await once(simulator, "message")) as [number];
+  return ms;
+}
+
+async function compareStrangers(before: Map<string, string>, clouds: readonly CloudAddress[]) {
+  const after = await strangersOf(clouds);
+  const added = [...after.keys()].filter((key) => !before.has(key));
+  return {
+    before: before.size,
+    changed: [...before].filter(([key, was]) => after.get(key) !== was).map(([key]) => key),
+    thieves: added.length,
+  };
+}
+
+/** There is always one, however often it is killed. */
+function keepDispatcher(config: Shared) {
+  let stopping = false;
+  let child = start();
+
+  function start(): ChildProcess {
+    const own: RigConfig = { ...config, worker: "rig-dispatcher", crashAt: null, clockOffMs: 0 };
+    const made = spawn("./dispatcher.ts", { RIG_CONFIG: JSON.stringify(own) });
+    made.once("exit", () => {
+      if (!stopping) child = start();
+    });
+    return made;
+  }
+
+  return {
+    kill: () => void child.kill("SIGKILL"),
+    async stop() {
+      stopping = true;
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const ended = once(child, "exit");
+      child.send("stop");
+      await ended;
+    },
+  };
+}
+
+interface Until {
+  began: number;
+  count: () => number;
+  disturbances: Disturbances;
+}
+
+async function untilDone(database: Database, { began, count, disturbances }: Until): Promise<void> {
   for (let round = 0; performance.now() - began < wanted.limitMs; round += 1) {
-    const done = await countResting(database);
-    if (values.verbose && round % 10 === 0) console.log(`${done} of ${count} ended`);
-    if (done === count) return;
+    // oxlint-disable-next-line no-await-in-loop -- a poll; null while PostgreSQL restarts
+    const done = await countResting(database).catch(() => null);
+    if (wanted.verbose && round % 10 === 0) console.log(`${done ?? "?"} of ${count()} ended`);
+    if (done === count()) return;
+    // oxlint-disable-next-line no-await-in-loop
+    if (done !== null) await disturbances.at(done / count());
+    // oxlint-disable-next-line no-await-in-loop
     await delay(500);
   }
 }
 
-interface Outcome {
-  findings: Findings;
-  supervisor: Supervisor;
-  orders: readonly Order[];
-  enteredMs: number;
-  tookMs: number;
-  /** How long the cloud can have held a request, its own pauses included. */
-  heldMs: number;
-}
-
-function print({ findings, supervisor, orders, enteredMs, tookMs, heldMs }: Outcome): void {
-  const crashes = crashPoints.map((point) => `${point} ${supervisor.crashes[point]}`).join(", ");
-  const lines: [string, string | number][] = [
-    [
-      "orders",
-      `${orders.length}, of which ${orders.filter((order) => order.meantToFail).length} with a build that fails`,
-    ],
-    ["entered in", `${(enteredMs / 1000).toFixed(1)} s`],
-    ["workers at a time", wanted.workers],
-    ["nudges", process.env["TEST_REDIS_URL"] === undefined ? "none between processes" : "through Redis"],
-    ["kills", supervisor.kills],
-    ["suspended beyond their lease", supervisor.freezes],
-    ...(wanted.timesEachPoint === null ? [] : [["crashes by name", crashes] as [string, string]]),
-    ["faults of the cloud", list(findings.faults)],
-    ["requests held", `at most ${heldMs} ms; "not there" counts after ${settleMs} ms`],
-    ["adoptions", `${findings.adoptions} orders went on with a server whose answer was lost`],
-    ["servers per order", list(findings.histogram)],
-    ["ended as", list(findings.states)],
-    ["succeeded without a person", `${(findings.withoutPerson * 100).toFixed(2)} % of those that could`],
-    ["failed as meant, nothing left", findings.failedAsMeant],
-    ["needs_attention", findings.needAttention],
-    ["stuck", findings.stuck],
-    ["orders with duplicates", findings.duplicates],
-    ["marked servers that no row refers to", findings.unreferenced],
-    ["events", `${findings.events}, servers with gaps ${findings.serversWithGaps}`],
-    ["duration", `${(tookMs / 1000).toFixed(1)} s`],
-    [
-      "machine load",
-      loadavg()
-        .map((load) => load.toFixed(1))
-        .join(" "),
-    ],
-  ];
-  console.log(`kill rig, seed ${wanted.seed}${wanted.withoutProbe ? ", WITHOUT PROBE" : ""}`);
-  for (const [name, value] of lines) console.log(`  ${`${name}:`.padEnd(38)} ${value}`);
-  for (const problem of findings.problems.slice(0, 20)) console.log(`  ! ${problem}`);
-  if (wanted.withoutProbe) return;
-  for (const twin of findings.twins.slice(0, 40)) console.log(`  2 ${twin}`);
-}
-
-function list(counts: Record<string, number>): string {
-  return Object.entries(counts)
-    .map(([name, count]) => `${name}: ${count}`)
-    .join(", ");
-}
-
-function judge({ findings, supervisor, orders, heldMs }: Outcome): boolean {
-  const meantToFail = orders.filter((order) => order.meantToFail).length;
-  const checks: [string, boolean][] = wanted.withoutProbe
-    ? [["without the probe there are duplicates, so the rig can fail", findings.duplicates > 0]]
-    : [
-        ["one server for each order that succeeded, and the one our row names", findings.wrongServer === 0],
-        ["no order has two servers", findings.duplicates === 0],
-        [
-          "orders that failed left nothing",
-          findings.leftBehind === 0 && findings.failedAsMeant === meantToFail,
-        ],
-        ["99 % succeeded without a person", findings.withoutPerson >= 0.99],
-        ["none is stuck", findings.stuck === 0],
-        ["no marked server is unknown to us", findings.unreferenced === 0],
-        ["events of each server are without gaps", findings.serversWithGaps === 0],
-        ["the audit chain holds", findings.brokenAuditLinks === 0],
-        [
-          "no slot is held and no wait is open",
-          findings.needAttention > 0 || findings.heldSlots + findings.openWaits === 0,
-        ],
-        ["the cloud held no request longer than we wait for it", heldMs < settleMs],
-        ["workers died, and none by itself", supervisor.accidents === 0 && died(supervisor)],
-      ];
-  for (const [name, ok] of checks) console.log(`${ok ? "ok    " : "FAILED"} ${name}`);
-  const failed = checks.filter(([, ok]) => !ok).length;
-  console.log(`${checks.length - failed} passed, ${failed} failed`);
-  return failed === 0;
-}
-
-function died(supervisor: Supervisor): boolean {
-  return wanted.timesEachPoint === null ? supervisor.kills > 0 : supervisor.openPoints().length === 0;
-}
-
-const serverUrl = process.env["TEST_DATABASE_URL"];
-if (serverUrl === undefined) {
+async function main(): Promise<number> {
+  if (wanted.ownServers) {
+    const servers = await startOwnServers();
+    try {
+      return (await run(servers.databaseUrl, servers)) ? 0 : 1;
+    } finally {
+      await servers.stop();
+    }
+  }
+  const serverUrl = process.env["TEST_DATABASE_URL"];
+  if (serverUrl !== undefined) return (await run(serverUrl, null)) ? 0 : 1;
   console.error(
-    "The kill rig needs a real PostgreSQL server: set TEST_DATABASE_URL, e.g. postgresql://postgres@127.0.0.1:5432/postgres. It makes and drops a database of its own there.",
+    "The kill rig needs a real PostgreSQL server: give --own-servers with Debian's postgresql and redis-server installed, or set TEST_DATABASE_URL, e.g. postgresql://postgres@127.0.0.1:5432/postgres. It makes and drops a database of its own there.",
   );
-  process.exitCode = 78;
-} else {
-  process.exitCode = (await run(serverUrl)) ? 0 : 1;
+  return 78;
 }
+
+process.exitCode = await main();

@@ -4,8 +4,8 @@ import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { leaseMs } from "../../src/core/operations/claim.ts";
-import { type CrashPoint, crashPoints } from "../../src/core/operations/engine.ts";
 import type { RigConfig } from "./build.ts";
+import { type WorkerPoint, workerPoints } from "./points.ts";
 
 const execArgv = ["--liftoff-only", "--disable-warning=ExperimentalWarning"];
 
@@ -19,45 +19,58 @@ export function spawn(file: string, env: Record<string, string>): ChildProcess {
 }
 
 export interface SupervisorOptions {
-  config: Omit<RigConfig, "worker" | "crashAt">;
+  config: Omit<RigConfig, "worker" | "crashAt" | "clockOffMs">;
   workers: number;
   random: () => number;
   /** Of the ends, how many are a suspension beyond the lease instead of a kill. */
   frozenShare: number;
+  /** How long a worker lives at most after its first claim. */
+  longestLifeMs: number;
   /** Crashes by name, this often at each point, instead of at random moments. */
   timesEachPoint: number | null;
+  /** How wrong the clock of one worker of them all is, in turn ahead and behind. */
+  clockOffMs: number;
 }
 
 export interface Supervisor {
   readonly kills: number;
   /** Suspended for longer than its lease and woken up again. */
   readonly freezes: number;
-  readonly crashes: Readonly<Record<CrashPoint, number>>;
+  /** Workers whose clock was wrong. */
+  readonly wrongClocks: number;
+  readonly crashes: Readonly<Record<WorkerPoint, number>>;
   /** Ends that nobody asked for: a bug of the worker. */
   readonly accidents: number;
+  /** Could not begin, because a server was away at that moment. */
+  readonly failedStarts: number;
   /** Named points that have not had all their crashes yet. */
-  openPoints(): CrashPoint[];
+  openPoints(): WorkerPoint[];
+  /** A server is taken away until the promise is settled: a process that begins just then may give up. */
+  during(disturbance: Promise<unknown>): Promise<void>;
   stop(): Promise<void>;
 }
 
 export function supervise(options: SupervisorOptions): Supervisor {
   const { random } = options;
-  const counts = { kills: 0, freezes: 0, accidents: 0 };
-  const crashes = Object.fromEntries(crashPoints.map((point) => [point, 0])) as Record<CrashPoint, number>;
+  const counts = { kills: 0, freezes: 0, wrongClocks: 0, accidents: 0, failedStarts: 0 };
+  const crashes = Object.fromEntries(workerPoints.map((point) => [point, 0])) as Record<WorkerPoint, number>;
   const stopping = new AbortController();
   const alive = new Set<ChildProcess>();
   const thawing = new Set<Promise<void>>();
-  const tried = new Set<CrashPoint>();
+  const tried = new Set<WorkerPoint>();
   let made = 0;
+  let roughUntil = 0;
 
   /** Until then, or until the rig stops. */
   async function rest(ms: number): Promise<void> {
     await delay(ms, undefined, { signal: stopping.signal }).catch(() => undefined);
   }
 
-  function start(crashAt: RigConfig["crashAt"]): ChildProcess {
+  function start(slot: number, crashAt: RigConfig["crashAt"]): ChildProcess {
     made += 1;
-    const config: RigConfig = { ...options.config, worker: `rig-${made}`, crashAt };
+    const clockOffMs = slot === 0 ? options.clockOffMs * (made % 2 === 0 ? 1 : -1) : 0;
+    if (clockOffMs !== 0) counts.wrongClocks += 1;
+    const config: RigConfig = { ...options.config, worker: `rig-${made}`, crashAt, clockOffMs };
     const child = spawn("./worker.ts", { RIG_CONFIG: JSON.stringify(config) });
     alive.add(child);
     child.once("exit", () => alive.delete(child));
@@ -65,39 +78,49 @@ export function supervise(options: SupervisorOptions): Supervisor {
   }
 
   /** The point that has had the fewest; not one that another worker is about to try. */
-  function nextPoint(): RigConfig["crashAt"] {
+  function nextPoint(): { point: WorkerPoint; nth: number } | null {
     const [point] = openPoints()
       .filter((open) => !tried.has(open))
       .toSorted((a, b) => crashes[a] - crashes[b]);
     return point === undefined ? null : { point, nth: 1 + Math.floor(random() * 3) };
   }
 
-  function openPoints(): CrashPoint[] {
+  function openPoints(): WorkerPoint[] {
     const most = options.timesEachPoint ?? 0;
-    return crashPoints.filter((point) => crashes[point] < most);
+    return workerPoints.filter((point) => crashes[point] < most);
   }
 
-  async function keepOne(): Promise<void> {
+  async function keepOne(slot: number): Promise<void> {
     while (!stopping.signal.aborted) {
       const crashAt = nextPoint();
       if (crashAt !== null) tried.add(crashAt.point);
-      const child = start(crashAt);
+      const child = start(slot, crashAt);
+      let claimed = false;
+      child.once("message", () => {
+        claimed = true;
+      });
       const ended = once(child, "exit");
-      if (options.timesEachPoint === null) await endAtRandom(child, ended);
+      if (options.timesEachPoint === null) await endAtRandom(slot, child, ended);
       else await Promise.race([ended, aborted(stopping.signal)]);
       if (stopping.signal.aborted) return;
       const [code, signal] = await ended;
-      if (signal !== "SIGKILL") counts.accidents += 1;
-      else if (crashAt !== null) crashes[crashAt.point] += 1;
       if (crashAt !== null) tried.delete(crashAt.point);
-      if (code !== null && code !== 0) throw new Error(`a worker ended by itself with ${String(code)}`);
+      if (signal === "SIGKILL") {
+        if (crashAt !== null) crashes[crashAt.point] += 1;
+      } else if (!claimed && performance.now() < roughUntil) {
+        counts.failedStarts += 1;
+      } else {
+        counts.accidents += 1;
+        console.error(`a worker ended by itself with ${String(code ?? signal)}`);
+      }
     }
   }
 
-  async function endAtRandom(child: ChildProcess, ended: Promise<unknown>): Promise<void> {
+  async function endAtRandom(slot: number, child: ChildProcess, ended: Promise<unknown>): Promise<void> {
     await Promise.race([once(child, "message"), ended, aborted(stopping.signal)]);
-    await rest(200 + random() * 2_800);
-    if (stopping.signal.aborted) return;
+    if (child.exitCode !== null) return;
+    await rest(200 + random() * (options.longestLifeMs - 200));
+    if (stopping.signal.aborted || child.exitCode !== null) return;
     if (random() >= options.frozenShare) {
       counts.kills += 1;
       child.kill("SIGKILL");
@@ -108,7 +131,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
     const thaw = thawLater(child).finally(() => thawing.delete(thaw));
     thawing.add(thaw);
     // Its place is taken at once; it wakes up as a zombie whose lease others hold.
-    await keepOne();
+    await keepOne(slot);
   }
 
   async function thawLater(child: ChildProcess): Promise<void> {
@@ -118,7 +141,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
     child.kill("SIGKILL");
   }
 
-  const loops = Promise.all(Array.from({ length: options.workers }, keepOne));
+  const loops = Promise.all(Array.from({ length: options.workers }, (_, slot) => keepOne(slot)));
   return {
     get kills() {
       return counts.kills;
@@ -126,11 +149,23 @@ export function supervise(options: SupervisorOptions): Supervisor {
     get freezes() {
       return counts.freezes;
     },
+    get wrongClocks() {
+      return counts.wrongClocks;
+    },
     get accidents() {
       return counts.accidents;
     },
+    get failedStarts() {
+      return counts.failedStarts;
+    },
     crashes,
     openPoints,
+    async during(disturbance) {
+      roughUntil = Number.POSITIVE_INFINITY;
+      await disturbance;
+      // Whoever met it while it was away needs a moment to notice.
+      roughUntil = performance.now() + 10_000;
+    },
     async stop() {
       stopping.abort();
       await Promise.all(thawing);
