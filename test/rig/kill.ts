@@ -28,14 +28,17 @@ import { judge, print } from "./report.ts";
 import { type OwnServers, startOwnServers } from "./servers.ts";
 import type { SimulatorConfig } from "./simulator.ts";
 import { addStrangers, armFaults, furnish, planOrders } from "./stage.ts";
-import { spawn, supervise } from "./supervise.ts";
+import { type Supervisor, spawn, supervise } from "./supervise.ts";
 import { inspectTold, untilAllTold } from "./told.ts";
 
 const wanted = readOptions();
 const lostAnswers = 0.08;
 const speed = 0.1;
 const clockOffMs = 10 * 60_000;
-const entranceCrashes = 5;
+/** In a random run; each costs the start of a process. */
+const entranceCrashes = wanted.orders < 300 ? 2 : 5;
+/** The last orders are left to end: each kill holds them up for a lease, and the next one comes before that. */
+const killedShare = 0.95;
 const tellWithinMs = 120_000;
 /** Of the workers of a random run: so short that the kills come to be many. */
 const longestLifeMs = 5_000;
@@ -103,6 +106,7 @@ async function play(
     const entered = await enterFirst(config, random);
     const enteredMs = performance.now() - began;
     const { timesEachPoint, workers, frozen } = wanted;
+    const [minimumKills, batch, failingEvery] = timesEachPoint === null ? [wanted.kills, 50, 25] : [0, 20, 3];
     const supervisor = supervise({
       config,
       workers,
@@ -114,13 +118,15 @@ async function play(
     });
     const killDispatcher = dispatcher.kill;
     const disturbances = createDisturbances({ clouds, servers, supervisor, killDispatcher, receiver });
-    await untilDone(own.database, { began, count: () => entered.orders.length, disturbances });
-    while (supervisor.openPoints().length > 0 && performance.now() - began < wanted.limitMs) {
-      const more = planOrders(clouds, { from: entered.orders.length, count: 20, failingEvery: 3 });
+    await untilDone(own.database, { began, count: () => entered.orders.length, disturbances, supervisor });
+    const wantsMore = () =>
+      supervisor.openPoints().length > 0 || supervisor.kills + supervisor.freezes < minimumKills;
+    while (wantsMore() && performance.now() - began < wanted.limitMs) {
+      const more = planOrders(clouds, { from: entered.orders.length, count: batch, failingEvery });
       // oxlint-disable-next-line no-await-in-loop -- batch after batch
       entered.orders.push(...(await enterOrders(more, { config, crashes: 0, random })).orders);
       // oxlint-disable-next-line no-await-in-loop
-      await untilDone(own.database, { began, count: () => entered.orders.length, disturbances });
+      await untilDone(own.database, { began, count: () => entered.orders.length, disturbances, supervisor });
     }
     const tookMs = performance.now() - began;
     await supervisor.stop();
@@ -199,14 +205,19 @@ interface Until {
   began: number;
   count: () => number;
   disturbances: Disturbances;
+  supervisor: Supervisor;
 }
 
-async function untilDone(database: Database, { began, count, disturbances }: Until): Promise<void> {
+async function untilDone(
+  database: Database,
+  { began, count, disturbances, supervisor }: Until,
+): Promise<void> {
   for (let round = 0; performance.now() - began < wanted.limitMs; round += 1) {
     // oxlint-disable-next-line no-await-in-loop -- a poll; null while PostgreSQL restarts
     const done = await countResting(database).catch(() => null);
     if (wanted.verbose && round % 10 === 0) console.log(`${done ?? "?"} of ${count()} ended`);
     if (done === count()) return;
+    supervisor.calm(done !== null && done / count() > killedShare);
     // oxlint-disable-next-line no-await-in-loop
     if (done !== null) await disturbances.at(done / count());
     // oxlint-disable-next-line no-await-in-loop

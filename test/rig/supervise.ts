@@ -45,6 +45,8 @@ export interface Supervisor {
   readonly failedStarts: number;
   /** Named points that have not had all their crashes yet. */
   openPoints(): WorkerPoint[];
+  /** Nobody is killed at random while it is calm. */
+  calm(isCalm: boolean): void;
   /** A server is taken away until the promise is settled: a process that begins just then may give up. */
   during(disturbance: Promise<unknown>): Promise<void>;
   stop(): Promise<void>;
@@ -60,6 +62,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
   const tried = new Set<WorkerPoint>();
   let made = 0;
   let roughUntil = 0;
+  const mood = { isCalm: false };
 
   /** Until then, or until the rig stops. */
   async function rest(ms: number): Promise<void> {
@@ -120,6 +123,8 @@ export function supervise(options: SupervisorOptions): Supervisor {
     await Promise.race([once(child, "message"), ended, aborted(stopping.signal)]);
     if (child.exitCode !== null) return;
     await rest(200 + random() * (options.longestLifeMs - 200));
+    // oxlint-disable-next-line no-await-in-loop -- a poll
+    while (mood.isCalm && !stopping.signal.aborted && child.exitCode === null) await rest(200);
     if (stopping.signal.aborted || child.exitCode !== null) return;
     if (random() >= options.frozenShare) {
       counts.kills += 1;
@@ -160,6 +165,9 @@ export function supervise(options: SupervisorOptions): Supervisor {
     },
     crashes,
     openPoints,
+    calm(wanted) {
+      mood.isCalm = wanted;
+    },
     async during(disturbance) {
       roughUntil = Number.POSITIVE_INFINITY;
       await disturbance;
