@@ -67,8 +67,16 @@ export function readDocument({ path, required, env, problems }: DocumentOptions)
   return {
     data: isRecord(data) ? data : {},
     where,
-    isSpoilt: (wanted) => spoilt.some((at) => key(wanted) === at || key(wanted).startsWith(`${at}\n`)),
+    isSpoilt(wanted) {
+      const at = camelCase(key(wanted));
+      return spoilt.some((place) => at === camelCase(place) || at.startsWith(`${camelCase(place)}\n`));
+    },
   };
+}
+
+/** `auth_url` and `authUrl` are the same setting. */
+export function camelCase(name: string): string {
+  return name.replaceAll(/_([a-z])/g, (_all, letter: string) => letter.toUpperCase());
 }
 
 /** `plans[0].memory` */

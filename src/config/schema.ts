@@ -1,6 +1,7 @@
 /** The shapes of ratatosk.yaml's sections. Messages of our own are "what — how to fix it"; issues.ts words the others. */
 import { isIP } from "node:net";
 import { z } from "zod";
+import { camelCase } from "./document.ts";
 import { isUrl } from "./environment.ts";
 import { parseGib, parseMib } from "./units.ts";
 
@@ -76,15 +77,23 @@ export const CustomerEntry = z.strictObject({
 
 const Target = z.strictObject({ flavor: line.optional(), network: line.optional() });
 
+/** Judged by itself, so that it is told together with what else is wrong with the plan. */
+function sizeText(withoutUnit: string, example: string, parse: (text: string) => number | undefined) {
+  return z
+    .string(withoutUnit)
+    .refine((text) => parse(text) !== undefined, `is no size — write it as ${example}`)
+    .optional();
+}
+
 export const PlanEntry = z
   .strictObject({
     code: word,
     name: line.optional(),
     vcpus: whole(1, 1024),
     memoryMib: whole(1, MAX_MIB).optional(),
-    memory: z.string('has no unit — write it as 8G or 512M, or use "memoryMib"').optional(),
+    memory: sizeText('has no unit — write it as 8G or 512M, or use "memoryMib"', "8G", parseMib),
     diskGib: whole(0, MAX_GIB).optional(),
-    disk: z.string('has no unit — write it as 80G, or use "diskGib"').optional(),
+    disk: sizeText('has no unit — write it as 80G, or use "diskGib"', "80G", parseGib),
     targets: z
       .record(
         z.string(),
@@ -297,11 +306,7 @@ function oneSize(
     });
   }
   if (exact !== undefined || text === undefined) return exact ?? 0;
-  const size = rule.parse(text);
-  if (size === undefined) {
-    context.addIssue({ code: "custom", path: [short], message: `is no size — write it as ${example}` });
-  }
-  return size ?? 0;
+  return rule.parse(text) ?? 0;
 }
 
 /** Several with spaces between them while a secret is being changed: all of them sign. */
@@ -329,8 +334,7 @@ function isCidr(text: string): boolean {
 
 function camelCaseKeys(value: unknown): unknown {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
-  const camel = (key: string) => key.replaceAll(/_([a-z])/g, (_all, letter: string) => letter.toUpperCase());
   return Object.fromEntries(
-    Object.entries(value).map(([key, item]: [string, unknown]) => [camel(key), item]),
+    Object.entries(value).map(([key, item]: [string, unknown]) => [camelCase(key), item]),
   );
 }

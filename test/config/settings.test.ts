@@ -502,3 +502,22 @@ describe("processes", () => {
     expect(settings.discord).toMatchObject({ token: "t", applicationId: "1100000000000000001" });
   });
 });
+
+test("what follows from a variable that is not set is not told as well, however its key is spelt", () => {
+  const auth =
+    "auth_url: https://c/v3, application_credential_id: a, application_credential_secret: '${CLOUD_PW}'";
+
+  expect(problemsOf(() => read(`clouds: { main: { type: openstack, auth: { ${auth} } } }`))).toEqual([
+    expect.stringContaining("uses ${CLOUD_PW}, which is not set"),
+  ]);
+});
+
+test("everything wrong with one plan is told at once", () => {
+  const plan = "{ code: s, vcpus: 1.5, memory: 8X, disk: 0G }";
+
+  expect(problemsOf(() => read(`plans: [${plan}]`))).toEqual([
+    expect.stringContaining("plans[0].vcpus must be a whole number"),
+    expect.stringContaining("plans[0].memory is no size"),
+    expect.stringContaining("plans[0].disk is no size"),
+  ]);
+});
