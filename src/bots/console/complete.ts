@@ -2,6 +2,7 @@
 import { type Principal } from "../../core/access.ts";
 import type { Action, ActionRegistry, Option } from "../../core/action.ts";
 import { usableActions } from "../../core/help.ts";
+import type { Choice } from "../../core/lookup.ts";
 import { quotedIfNeeded } from "../../core/option-values.ts";
 import { optionsFor } from "../../core/options.ts";
 import type { Entrance } from "../../core/request.ts";
@@ -129,10 +130,19 @@ async function valuesOf(
     asked.principal,
   );
   // A look-up also finds by what is shown; readline would delete what was typed when a value does not begin with it.
-  return starting(
-    found.map(({ value }) => value),
-    text,
-  );
+  const values = found.map(({ value }) => value);
+  if (option.lookup !== "server") return starting(values, text);
+  const named = starting(namesOf(found), text);
+  return named.length > 0 ? named : starting(values, text);
+}
+
+/** People know a server by its name, the first word of what is shown, unless several bear it. */
+function namesOf(servers: readonly Choice[]): string[] {
+  const names = servers.map(({ label }) => label.split(/[\s,]/)[0] ?? "");
+  return servers.map(({ value }, index) => {
+    const name = names[index] ?? "";
+    return name !== "" && names.indexOf(name) === names.lastIndexOf(name) ? name : value;
+  });
 }
 
 function starting(candidates: readonly string[], typed: string): string[] {

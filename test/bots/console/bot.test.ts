@@ -206,7 +206,7 @@ describe("a terminal", () => {
     await until((text) => text.endsWith("What to do:"));
     type("2\r");
     await until((text) => text.includes("op-1 is on its way."));
-    expect(fake.requests.at(-1)?.options).toEqual({ server: "web-2", verb: "stop" });
+    expect(fake.requests.at(-1)?.options).toEqual({ server: "srv-of-web-2", verb: "stop" });
     const keys = fake.requests.map(({ idempotencyKey }) => idempotencyKey);
     expect(new Set(keys).size).toBe(1);
     await bot.stop();
@@ -248,6 +248,17 @@ describe("a terminal", () => {
       type(keys);
       expect(await until((text) => text.endsWith(`ratatosk> ${line}`))).toContain(line);
     }
+    await bot.stop();
+  });
+
+  it("completes a server by its public id, too", async () => {
+    const { bot, type, until, prompt } = open();
+    void bot.run();
+    await prompt();
+    type("server resize srv-of-d\t");
+    expect(await until((text) => text.endsWith("ratatosk> server resize srv-of-db-1"))).toContain(
+      "srv-of-db-1",
+    );
     await bot.stop();
   });
 

@@ -129,8 +129,13 @@ export function createFakeEntrance(): FakeEntrance {
         };
       },
       async lookup({ kind, text }) {
-        const all = kind === "server" ? ["web-1", "web-2", "db-1"] : ["small", "medium"];
-        return all
+        // As the real one: a server's value is its public id, whatever of it was typed.
+        if (kind === "server") {
+          return ["web-1", "web-2", "db-1"]
+            .map((name) => ({ value: `srv-of-${name}`, label: `${name} (srv-of-${name}), active` }))
+            .filter(({ label }) => label.includes(text));
+        }
+        return ["small", "medium"]
           .filter((value) => value.includes(text))
           .map((value) => ({ value, label: `${value} (label)` }));
       },
