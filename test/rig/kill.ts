@@ -39,6 +39,8 @@ const clockOffMs = 10 * 60_000;
 const entranceCrashes = wanted.orders < 300 ? 2 : 5;
 /** The last orders are left to end: each kill holds them up for a lease, and the next one comes before that. */
 const killedShare = 0.95;
+/** When there are no more than these, and crashes or kills are missing, more orders come. */
+const fewLeft = 20;
 const tellWithinMs = 120_000;
 /** Of the workers of a random run: so short that the kills come to be many. */
 const longestLifeMs = 5_000;
@@ -118,15 +120,12 @@ async function play(
     });
     const killDispatcher = dispatcher.kill;
     const disturbances = createDisturbances({ clouds, servers, supervisor, killDispatcher, receiver });
-    await untilDone(own.database, { began, count: () => entered.orders.length, disturbances, supervisor });
     const wantsMore = () =>
       supervisor.openPoints().length > 0 || supervisor.kills + supervisor.freezes < minimumKills;
-    while (wantsMore() && performance.now() - began < wanted.limitMs) {
+    const until: Until = { began, count: () => entered.orders.length, wantsMore, disturbances, supervisor };
+    while (!(await untilDone(own.database, until)) && performance.now() - began < wanted.limitMs) {
       const more = planOrders(clouds, { from: entered.orders.length, count: batch, failingEvery });
-      // oxlint-disable-next-line no-await-in-loop -- batch after batch
       entered.orders.push(...(await enterOrders(more, { config, crashes: 0, random })).orders);
-      // oxlint-disable-next-line no-await-in-loop
-      await untilDone(own.database, { began, count: () => entered.orders.length, disturbances, supervisor });
     }
     const tookMs = performance.now() - began;
     await supervisor.stop();
@@ -206,28 +205,35 @@ interface Until {
   count: () => number;
   disturbances: Disturbances;
   supervisor: Supervisor;
+  wantsMore: () => boolean;
 }
 
-async function untilDone(
-  database: Database,
-  { began, count, disturbances, supervisor }: Until,
-): Promise<void> {
+/** True when all orders have ended; false when few are left and more are wanted, or the time is over. */
+async function untilDone(database: Database, until: Until): Promise<boolean> {
+  const { began, count, disturbances, supervisor, wantsMore } = until;
   for (let round = 0; performance.now() - began < wanted.limitMs; round += 1) {
     // oxlint-disable-next-line no-await-in-loop -- a poll; null while PostgreSQL restarts
     const done = await countResting(database).catch(() => null);
     if (wanted.verbose && round % 10 === 0) console.log(`${done ?? "?"} of ${count()} ended`);
-    if (done === count()) return;
-    supervisor.calm(done !== null && done / count() > killedShare);
-    // oxlint-disable-next-line no-await-in-loop
-    if (done !== null) await disturbances.at(done / count());
+    if (done !== null) {
+      if (wantsMore() && count() - done < fewLeft) return false;
+      if (done === count()) return true;
+      supervisor.calm(!wantsMore() && done / count() > killedShare);
+      // oxlint-disable-next-line no-await-in-loop
+      await disturbances.at(done / count());
+    }
     // oxlint-disable-next-line no-await-in-loop
     await delay(500);
   }
+  return false;
 }
 
 async function main(): Promise<number> {
   if (wanted.ownServers) {
     const servers = await startOwnServers();
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      process.once(signal, () => void servers.stop().finally(() => process.exit(130)));
+    }
     try {
       return (await run(servers.databaseUrl, servers)) ? 0 : 1;
     } finally {
