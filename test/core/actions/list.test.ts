@@ -39,3 +39,15 @@ it("lists a server that was ordered and not yet begun, which has no address", as
   const [created] = await world.events();
   expect(created).toMatchObject({ type: "server.created", data: { server: { addresses: [] } } });
 });
+
+it("does not take a mistyped customer for one without servers, nor a filter for an empty house", async () => {
+  const { ask, sam } = world;
+
+  await expect(ask(sam, "server.list", { customer: "nobody" })).rejects.toMatchObject({
+    code: "not_found",
+    message: expect.stringContaining('No customer "nobody".'),
+  });
+  expect(await ask(sam, "server.list", { state: "paused" })).toMatchObject({
+    view: { table: { rows: [], empty: "No server matches." } },
+  });
+});
