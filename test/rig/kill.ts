@@ -108,7 +108,7 @@ async function play(
     const entered = await enterFirst(config, random);
     const enteredMs = performance.now() - began;
     const { timesEachPoint, workers, frozen } = wanted;
-    const [minimumKills, batch, failingEvery] = timesEachPoint === null ? [wanted.kills, 50, 25] : [0, 20, 3];
+    const [minimumKills, batch, failingEvery] = timesEachPoint === null ? [wanted.kills, 50, 25] : [0, 30, 2];
     const supervisor = supervise({
       config,
       workers,

@@ -59,7 +59,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
   const stopping = new AbortController();
   const alive = new Set<ChildProcess>();
   const thawing = new Set<Promise<void>>();
-  const tried = new Set<WorkerPoint>();
+  const trying: WorkerPoint[] = [];
   let made = 0;
   let roughUntil = 0;
   const mood = { isCalm: false };
@@ -80,12 +80,13 @@ export function supervise(options: SupervisorOptions): Supervisor {
     return child;
   }
 
-  /** The point that has had the fewest; not one that another worker is about to try. */
+  /** The point that has had the fewest, those that other workers are about to have included. */
   function nextPoint(): { point: WorkerPoint; nth: number } | null {
-    const [point] = openPoints()
-      .filter((open) => !tried.has(open))
-      .toSorted((a, b) => crashes[a] - crashes[b]);
-    return point === undefined ? null : { point, nth: 1 + Math.floor(random() * 3) };
+    const soon = (point: WorkerPoint) => crashes[point] + trying.filter((one) => one === point).length;
+    const [point] = openPoints().toSorted((a, b) => soon(a) - soon(b));
+    if (point === undefined) return null;
+    // Few orders come to be undone.
+    return { point, nth: point === "compensating" ? 1 : 1 + Math.floor(random() * 3) };
   }
 
   function openPoints(): WorkerPoint[] {
@@ -96,7 +97,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
   async function keepOne(slot: number): Promise<void> {
     while (!stopping.signal.aborted) {
       const crashAt = nextPoint();
-      if (crashAt !== null) tried.add(crashAt.point);
+      if (crashAt !== null) trying.push(crashAt.point);
       const child = start(slot, crashAt);
       let claimed = false;
       child.once("message", () => {
@@ -107,7 +108,7 @@ export function supervise(options: SupervisorOptions): Supervisor {
       else await Promise.race([ended, aborted(stopping.signal)]);
       if (stopping.signal.aborted) return;
       const [code, signal] = await ended;
-      if (crashAt !== null) tried.delete(crashAt.point);
+      if (crashAt !== null) trying.splice(trying.indexOf(crashAt.point), 1);
       if (signal === "SIGKILL") {
         if (crashAt !== null) crashes[crashAt.point] += 1;
       } else if (!claimed && performance.now() < roughUntil) {
