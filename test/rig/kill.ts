@@ -38,7 +38,7 @@ const clockOffMs = 10 * 60_000;
 /** In a random run; each costs the start of a process. */
 const entranceCrashes = wanted.orders < 300 ? 2 : 5;
 /** The last orders are left to end: each kill holds them up for a lease, and the next one comes before that. */
-const killedShare = 0.95;
+const killedShare = wanted.orders < 300 ? 0.7 : 0.95;
 /** When there are no more than these, and crashes or kills are missing, more orders come. */
 const fewLeft = 20;
 const tellWithinMs = 120_000;
