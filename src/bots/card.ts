@@ -36,8 +36,14 @@ const columns = `c.id, c.operation_id AS "operationId", c.platform, c.workspace,
  */
 export async function dueCards(
   queryable: Queryable,
-  options: { platforms: readonly Platform[]; perWorkspace: number },
+  options: {
+    platforms: readonly Platform[];
+    perWorkspace: number;
+    /** Platforms of which only these workspaces are ours to show. */
+    only?: ReadonlyMap<Platform, readonly string[]>;
+  },
 ): Promise<DueCard[]> {
+  const only = options.only ?? new Map<Platform, readonly string[]>();
   return queryable.sql<DueCard>(
     `SELECT * FROM (
        SELECT ${columns},
@@ -47,6 +53,7 @@ export async function dueCards(
          ) AS place
        FROM cards c JOIN operations o ON o.id = c.operation_id
        WHERE c.platform = ANY ($2::text[])
+         AND (c.platform <> ALL ($4::text[]) OR c.platform || '/' || c.workspace = ANY ($5::text[]))
          AND (NOT c.announced OR o.finished_at > clock() - interval '${KEPT_IN_STEP}')
          AND (c.next_try_at IS NULL OR c.next_try_at <= clock() OR (c.failures = 0 AND NOT c.announced AND o.state = ANY ($1::text[])))
          AND (c.lease_until IS NULL OR c.lease_until <= clock())
@@ -57,7 +64,13 @@ export async function dueCards(
      ) due
      WHERE place <= $3
      ORDER BY place`,
-    [[...finalStates], [...options.platforms], options.perWorkspace],
+    [
+      [...finalStates],
+      [...options.platforms],
+      options.perWorkspace,
+      [...only.keys()],
+      [...only].flatMap(([platform, names]) => names.map((name) => `${platform}/${name}`)),
+    ],
   );
 }
 

@@ -66,7 +66,11 @@ export function createProjector(options: ProjectorOptions): Projector {
     if (free.length === 0) return;
     const room = new Map(free.map((platform) => [platform, SENDS_PER_PLATFORM - inFlight(platform)]));
     const turns: Turn[] = [];
-    for (const card of await dueCards(database, { platforms: free, perWorkspace: CARDS_PER_WORKSPACE })) {
+    for (const card of await dueCards(database, {
+      platforms: free,
+      perWorkspace: CARDS_PER_WORKSPACE,
+      only: ownWorkspaces(),
+    })) {
       const left = room.get(card.platform) ?? 0;
       const turn = left > 0 ? affordable(card) : undefined;
       if (turn === undefined) continue;
@@ -89,6 +93,15 @@ export function createProjector(options: ProjectorOptions): Projector {
       });
       running.set(work, turn.card.platform);
     }
+  }
+
+  function ownWorkspaces(): Map<Platform, readonly string[]> {
+    return new Map(
+      [...messengers].flatMap(([platform, messenger]) => {
+        const names = messenger.workspaces?.();
+        return names === undefined ? [] : [[platform, names] as const];
+      }),
+    );
   }
 
   function inFlight(platform: Platform): number {

@@ -7,7 +7,7 @@ export type Platform = "slack" | "discord" | "console";
 /** Where an operation was asked for, and so where its card goes. */
 export interface Origin {
   platform: Platform;
-  /** Slack team id, Discord guild id (or "dm"), "local" for the console. */
+  /** Slack team id, Discord guild id (or "dm"), whose hands a console is in ("staff:sam"). */
   workspace: string;
   channel: string;
   /** The platform's id of the person; mentioned at the end. */
@@ -56,6 +56,8 @@ export interface Budget {
 export interface Messenger {
   readonly platform: Platform;
   readonly budget: Budget;
+  /** The workspaces whose cards this process may show, asked at every look; absent: all of the platform. */
+  workspaces?(): readonly string[];
   /** Posts the card and returns its handle (Slack `channel:ts`). `key` makes the post idempotent where the platform can. */
   postCard(target: CardTarget, card: View, key: string): Promise<string>;
   /** `gone` when the message was deleted: the projector posts a new one. */

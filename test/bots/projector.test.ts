@@ -283,6 +283,17 @@ describe("several processes and restarts", () => {
     expect([...one.sent, ...two.sent]).toHaveLength(6);
   });
 
+  it("leaves what is another console's to that console", async () => {
+    await operation({ platform: "console", workspace: "customer:ada", channel: "1" });
+    await operation({ platform: "console", workspace: "staff:sam", channel: "2" });
+    const ada = { ...recorder(ample, "console"), workspaces: () => ["customer:ada"] };
+    const sam = { ...recorder(ample, "console"), workspaces: () => ["staff:sam"] };
+    await projector(ada).tick();
+    expect(ada.sent.map((entry) => entry.kind === "post" && entry.channel)).toEqual(["1"]);
+    await projector(sam).tick();
+    expect(sam.sent.map((entry) => entry.kind === "post" && entry.channel)).toEqual(["2"]);
+  });
+
   it("goes on where it stopped: a new process edits the same card and tells only what is new", async () => {
     const { id } = await operation();
     await say(id, "Cloning");

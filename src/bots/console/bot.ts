@@ -9,7 +9,7 @@ import type { Entrance } from "../../core/request.ts";
 import { createButtons } from "./buttons.ts";
 import { createCards } from "./cards.ts";
 import { complete } from "./complete.ts";
-import { builtIns, type Conversation, createConversation, describe } from "./conversation.ts";
+import { builtIns, type Conversation, createConversation, describe, workspaceOf } from "./conversation.ts";
 import type { PrincipalFlag } from "./principal-flag.ts";
 import { type Completer, createReader, type Reader } from "./reader.ts";
 import { type ConsoleOutput, createScreen, type Screen } from "./screen.ts";
@@ -49,6 +49,8 @@ export function createConsoleBot(options: ConsoleBotOptions): ConsoleBot {
   const session = randomUUID().slice(0, 8);
   const buttons = createButtons();
   let principal = options.principal;
+  // Whoever the console was: what was asked for before a change of hands is followed to its end.
+  const hands = new Set([workspaceOf(principal)]);
   const cards = createCards({
     screen,
     buttons,
@@ -66,6 +68,7 @@ export function createConsoleBot(options: ConsoleBotOptions): ConsoleBot {
     const become = async (flag: PrincipalFlag) => {
       const other = (await identify?.(flag)) ?? null;
       principal = other ?? principal;
+      hands.add(workspaceOf(principal));
       return other;
     };
     const conversation = createConversation({
@@ -100,7 +103,7 @@ export function createConsoleBot(options: ConsoleBotOptions): ConsoleBot {
   };
   return {
     platform: "console",
-    messenger: cards.messenger,
+    messenger: { ...cards.messenger, workspaces: () => [...hands] },
     run,
     async start() {
       run().catch((error: unknown) => log.error({ err: error }, "the console ended"));

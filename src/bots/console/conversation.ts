@@ -96,6 +96,11 @@ export function createConversation(options: ConversationOptions): Conversation {
   };
 }
 
+/** Cards are shown in the hands that asked for them, in whichever process: two consoles on one database stay apart. */
+export function workspaceOf({ kind, id }: Principal): string {
+  return `${kind}:${id}`;
+}
+
 interface Talk extends ConversationOptions {
   follower: Follower;
 }
@@ -114,7 +119,7 @@ async function command(talk: Talk, line: string, channel: string): Promise<void>
     principal,
     source: "console",
     idempotencyKey: `console:${randomUUID()}`,
-    origin: { platform: "console", workspace: "local", channel, userId: principal.id },
+    origin: { platform: "console", workspace: workspaceOf(principal), channel, userId: principal.id },
     dryRun: parsed.dryRun,
   };
   let answer = await talk.entrance.dispatch(request);
