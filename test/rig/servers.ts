@@ -100,7 +100,17 @@ async function startRedis(folder: string, port: number): Promise<ChildProcess> {
   ];
   const child = spawn("redis-server", args, { stdio: "ignore" });
   await once(child, "spawn");
-  return child;
+  for (let tries = 0; ; tries += 1) {
+    try {
+      // oxlint-disable-next-line no-await-in-loop -- until it answers
+      await run("redis-cli", ["-p", String(port), "PING"]);
+      return child;
+    } catch (error) {
+      if (tries === 100) throw error;
+      // oxlint-disable-next-line no-await-in-loop
+      await delay(50);
+    }
+  }
 }
 
 async function kill(child: ChildProcess): Promise<void> {
