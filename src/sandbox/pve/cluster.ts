@@ -1,4 +1,4 @@
-import { createHash, randomBytes, randomUUID } from "node:crypto";
+import { createHash, randomInt, randomUUID } from "node:crypto";
 import type { ArmedFault } from "../faults.ts";
 import type { Paced } from "../pace.ts";
 import type { Lock } from "./locks.ts";
@@ -118,9 +118,13 @@ export function digestOf(vm: Vm): string {
   return createHash("sha1").update(text).digest("hex");
 }
 
+// One after the other: three random bytes would meet among a few hundred VMs once in a while.
+let lastMac = randomInt(0x1_00_00_00);
+
 /** PVE's own prefix since 8.1. */
 export function newMac(): string {
-  const tail = [...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, "0").toUpperCase());
+  lastMac = (lastMac + 1) % 0x1_00_00_00;
+  const tail = lastMac.toString(16).toUpperCase().padStart(6, "0").match(/../g) ?? [];
   return `BC:24:11:${tail.join(":")}`;
 }
 
