@@ -107,7 +107,7 @@ describe("tenant isolation", () => {
         const how = await makeMove(tenants, one);
         done[how] = (done[how] ?? 0) + 1;
       }),
-      { numRuns: 80, endOnFailure: true },
+      { numRuns: 160, endOnFailure: true },
     );
     // The model reaches what it is meant to reach.
     const reached = ["view", "form", "operation", "choices", "not_found", "invalid_input", "expired", "busy"];

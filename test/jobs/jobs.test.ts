@@ -52,8 +52,11 @@ function behaviour(database: () => Database, redisUrl?: string): void {
     a.wake.nudge("cards");
     expect(heard).toContain("a cards");
     a.wake.nudge("operations");
-    // Redis may hold nudges of others (the kill rig's), so what else is heard says nothing.
     await until("the nudge", () => heard.includes("b operations"));
+
+    // A Redis that others use too may hold nudges of theirs (the kill rig's).
+    const most = redisUrl === undefined ? 1 : Number.POSITIVE_INFINITY;
+    expect(heard.filter((line) => line === "a cards").length).toBeLessThanOrEqual(most);
   });
 
   test("a burst is a handful of jobs, and the last nudge is never swallowed", async () => {

@@ -1,7 +1,8 @@
 // An OpenStack project as core/cloud.ts wants it.
 import { readFileSync } from "node:fs";
 import type { Cloud, ConnectionCheck } from "../../core/cloud.ts";
-import { problemOf, ServiceError } from "../../core/errors.ts";
+import { ServiceError } from "../../core/errors.ts";
+import { checkInTurn } from "../check.ts";
 import { createHttpClient } from "../http.ts";
 import { createClient, type OpenStackClient } from "./client.ts";
 import { findMarked, getLimits, getServer, listFlavors, listServers, remoteServerOf } from "./compute.ts";
@@ -99,19 +100,5 @@ async function check(client: OpenStackClient): Promise<ConnectionCheck[]> {
     ["image", async () => `${(await listImages(client)).length} images`],
     ["network", async () => `${(await listNetworks(client)).length} networks`],
   ];
-  const results: ConnectionCheck[] = [];
-  for (const [service, look] of checks) {
-    if (results[0]?.ok === false) {
-      results.push({ service, ok: false, detail: "not tried, because identity failed" });
-      continue;
-    }
-    try {
-      // oxlint-disable-next-line no-await-in-loop -- identity first: without it none of the others can be asked
-      results.push({ service, ok: true, detail: await look() });
-    } catch (error) {
-      const problem = problemOf(error);
-      results.push({ service, ok: false, detail: problem.staffDetail ?? problem.message });
-    }
-  }
-  return results;
+  return checkInTurn(checks, "not tried, because identity failed");
 }

@@ -1,7 +1,8 @@
 // A PVE cluster as core/cloud.ts wants it.
 import { readFileSync } from "node:fs";
 import { type Cloud, type ConnectionCheck, powerVerbs } from "../../core/cloud.ts";
-import { problemOf, ServiceError } from "../../core/errors.ts";
+import { ServiceError } from "../../core/errors.ts";
+import { checkInTurn } from "../check.ts";
 import { createHttpClient } from "../http.ts";
 import { createNetworkList, listImages } from "./catalogue.ts";
 import { createClient, type PveClient } from "./client.ts";
@@ -130,21 +131,7 @@ async function check(client: PveClient): Promise<ConnectionCheck[]> {
       },
     ],
   ];
-  const results: ConnectionCheck[] = [];
-  for (const [service, look] of checks) {
-    if (results[0]?.ok === false) {
-      results.push({ service, ok: false, detail: "not tried, because the API did not answer" });
-      continue;
-    }
-    try {
-      // oxlint-disable-next-line no-await-in-loop -- the API first: without it none of the others can be asked
-      results.push({ service, ok: true, detail: await look() });
-    } catch (error) {
-      const problem = problemOf(error);
-      results.push({ service, ok: false, detail: problem.staffDetail ?? problem.message });
-    }
-  }
-  return results;
+  return checkInTurn(checks, "not tried, because the API did not answer");
 }
 
 /** On /vms, with which a guest that is gone can be told from one that may not be seen. */

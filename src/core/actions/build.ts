@@ -14,7 +14,7 @@ import {
   stepsOfOrder,
 } from "../servers/order.ts";
 import { exactFlavor } from "../servers/size.ts";
-import { cloudOption, customerOption, imageOption } from "./options.ts";
+import { cloudOption, customerOption, imageOption, nameOption } from "./options.ts";
 
 // One line of an authorized_keys file without options; a cloud would refuse a broken one only half-way.
 const PublicKey = z
@@ -50,15 +50,7 @@ export const serverBuild = defineOperation<BuildInput>({
   during: "building",
   input: BuildInput,
   options: [
-    {
-      name: "name",
-      field: "name",
-      label: "Name",
-      help: "Letters, digits and hyphens: web-1",
-      type: "text",
-      required: true,
-      subject: true,
-    },
+    nameOption,
     { ...customerOption, required: true },
     { ...imageOption, required: true },
     { name: "cpu", field: "vcpus", label: "CPU", help: "Number of vCPUs", type: "number", required: true },

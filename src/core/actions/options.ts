@@ -61,3 +61,14 @@ export const cloudOption = {
   audience: ["staff"],
   advanced: true,
 } as const satisfies Option;
+
+/** Of a server that does not exist yet. */
+export const nameOption = {
+  name: "name",
+  field: "name",
+  label: "Name",
+  help: "Letters, digits and hyphens: web-1",
+  type: "text",
+  required: true,
+  subject: true,
+} as const satisfies Option;

@@ -14,7 +14,7 @@ import {
   stepsOfOrder,
 } from "../servers/order.ts";
 import { findPlan, type PlanRow, sizeOfPlan } from "../servers/size.ts";
-import { cloudOption, customerOption, imageOption, planOption } from "./options.ts";
+import { cloudOption, customerOption, imageOption, nameOption, planOption } from "./options.ts";
 
 const ProvisionInput = z.object({
   name: ServerName,
@@ -43,15 +43,7 @@ export const serverProvision = defineOperation<ProvisionInput>({
   during: "building",
   input: ProvisionInput,
   options: [
-    {
-      name: "name",
-      field: "name",
-      label: "Name",
-      help: "Letters, digits and hyphens: web-1",
-      type: "text",
-      required: true,
-      subject: true,
-    },
+    nameOption,
     { ...customerOption, required: true },
     { ...planOption, required: true },
     { ...imageOption, required: true },
