@@ -43,6 +43,7 @@ export const instantCloud: Cloud = {
   resize: notPlayed,
   password: notPlayed,
   remove: notPlayed,
+  survivesRemoval: [],
   power: ({ externalId, verb }) => [{ name: power.name, label: `Power: ${verb}`, input: { externalId } }],
   preflightProvision: notPlayed,
   inspect: (externalId) => Promise.resolve(serverOf(externalId)),

@@ -129,9 +129,22 @@ export interface Prepared {
 
 /** What an end means for our rows. Pure; the engine writes it in the transaction that ends the operation. */
 export interface EndEffects {
-  server?: { planCode?: string; vcpus?: number; memoryMib?: number; diskGib?: number; deleted?: boolean };
+  server?: {
+    planCode?: string;
+    imageName?: string;
+    hasAgent?: boolean | null;
+    vcpus?: number;
+    memoryMib?: number;
+    diskGib?: number;
+    deleteProtected?: boolean;
+    /** When it is to be deleted, from now, in milliseconds; null: not any more. */
+    deleteInMs?: number | null;
+    deleted?: boolean;
+  };
   /** Events beside `<action>.succeeded|failed|cancelled`. */
   events?: { type: string; data?: Record<string, unknown> }[];
+  /** What the card offers to do next; `input` is the action's own, and the presser must be allowed to ask for it. */
+  offers?: { action: string; input: Record<string, unknown> }[];
   /** A secret of this operation may be revealed once to the requester from now on. */
   reveal?: { secretId: string; label: string };
   /** One line for the thread. */

@@ -75,6 +75,18 @@ export interface RemoteServer {
   fault?: string;
   /** What the provider must know again (PVE: node, SMBIOS uuid, boot disk); kept on the server's row, staff only. */
   data?: Record<string, unknown>;
+  /** The cloud itself refuses to delete it; absent where it cannot say. */
+  deleteProtected?: boolean;
+}
+
+export interface RemoteSnapshot {
+  name: string;
+  description: string;
+  /** The memory is in it, so that going back to it finds the guest running. */
+  withMemory: boolean;
+  takenAt: Date | null;
+  /** As RemoteServer.markers. */
+  markers: string[];
 }
 
 export interface RemoteFlavor {
@@ -128,11 +140,64 @@ export const ProvisionOrder = z.object({
   sshKeys: z.array(z.string()).optional(),
   /** PVE: where to build it; chosen by room when absent. */
   node: z.string().optional(),
+  /** PVE: how the vCPUs are split; they divide by it. */
+  sockets: z.int().min(1).optional(),
+  /** PVE: where its disk goes; chosen by room among those that the node has when absent. */
+  storage: z.string().optional(),
+  /** PVE: a linked clone shares its template's disk; the cloud's setting when absent. */
+  clone: z.enum(["full", "linked"]).optional(),
+  /** PVE: a fixed address with its prefix length, and its gateway; by DHCP when absent. */
+  address: z.object({ cidr: z.string(), gateway: z.string().optional() }).optional(),
+  /** Left off when false; started when absent. */
+  start: z.boolean().optional(),
 });
 export type ProvisionOrder = z.infer<typeof ProvisionOrder>;
 
-export const ResizeOrder = z.object({ externalId: z.string(), before: TargetSize, after: TargetSize });
+export const ResizeOrder = z.object({
+  externalId: z.string(),
+  before: TargetSize,
+  after: TargetSize,
+  /** PVE: how the vCPUs are split; they divide by it. */
+  sockets: z.int().min(1).optional(),
+  /** PVE: later leaves what needs a restart to one that somebody asks for; now when absent. */
+  restart: z.enum(["now", "later"]).optional(),
+});
 export type ResizeOrder = z.infer<typeof ResizeOrder>;
+
+/** The server gets a new system; its name, size and addresses stay. */
+export const RebuildOrder = z.object({
+  externalId: z.string(),
+  name: z.string(),
+  size: TargetSize,
+  imageId: z.string(),
+  passwordSecretId: z.string(),
+  defaultUser: z.string().nullable(),
+  sshKeys: z.array(z.string()).optional(),
+  /** The old one is deleted first, because there is no room for both; refused while there is room. */
+  inPlace: z.boolean(),
+});
+export type RebuildOrder = z.infer<typeof RebuildOrder>;
+
+/** Procedures on snapshots. */
+export interface SnapshotProcedures {
+  create(order: {
+    externalId: string;
+    name: string;
+    description: string;
+    withMemory: boolean;
+  }): PlannedStep[];
+  rollback(order: { externalId: string; name: string }): PlannedStep[];
+  remove(order: { externalId: string; name: string }): PlannedStep[];
+  /** Complete; throws `cloud_not_found` when the server is gone. */
+  list(externalId: string, signal?: AbortSignal): Promise<RemoteSnapshot[]>;
+}
+
+/** Procedures that boot a server from other media, and from its own disk again. */
+export interface RescueProcedures {
+  /** `media`: what to boot from; the cloud's configured one when absent. */
+  enter(order: { externalId: string; media?: string }): PlannedStep[];
+  leave(order: { externalId: string }): PlannedStep[];
+}
 
 /** A wait that the watcher has still to resolve. */
 export interface OpenWait {
@@ -180,7 +245,23 @@ export interface Cloud {
   resize(order: ResizeOrder): PlannedStep[];
   power(order: { externalId: string; verb: PowerVerb }): PlannedStep[];
   password(order: { externalId: string; secretId: string }): PlannedStep[];
-  remove(order: { externalId: string }): PlannedStep[];
+  /** `backups`: those of the server in the cloud's own storages go, too. */
+  remove(order: { externalId: string; backups?: boolean }): PlannedStep[];
+
+  // What only some clouds can do. Absent: an action refuses it as `unsupported` when it is planned.
+  /** Ends with a step that reports `replaces` when the new system is another server of the cloud. */
+  rebuild?(order: RebuildOrder): PlannedStep[];
+  readonly snapshots?: SnapshotProcedures;
+  readonly rescue?: RescueProcedures;
+  /** Who may log in as the default user, from the next boot on. */
+  keys?(order: { externalId: string; sshKeys: readonly string[] }): PlannedStep[];
+  /** The cloud itself refuses to delete it, whoever asks. */
+  protect?(order: { externalId: string; on: boolean }): PlannedStep[];
+  /** A real stop and start, so that what waits for one counts. */
+  restart?(order: { externalId: string }): PlannedStep[];
+
+  /** What outlives the deletion of a server, one sentence each. */
+  readonly survivesRemoval: readonly string[];
 
   /** Can the order be carried out now: quota, image, network, size. Changes nothing. */
   preflightProvision(order: ProvisionOrder, signal: AbortSignal): Promise<void>;

@@ -16,6 +16,7 @@ import {
 import { changesOf } from "./operations/card.ts";
 import type { Engine } from "./operations/engine.ts";
 import { type Entered, ExistingOrder, enterOperation } from "./operations/enter.ts";
+import { placeOfCard } from "./operations/resolve.ts";
 import { type OperationRow, operationColumns } from "./operations/rows.ts";
 import { missingOptions, parseOptions } from "./options.ts";
 import type { Answer, Entrance, Request, Reveal } from "./request.ts";
@@ -235,7 +236,8 @@ async function press(engine: Engine, { token, principal, source }: Press): Promi
   const asked = { principal, source, action: action.name, options: stringValues(capability.input) };
   try {
     requirePermission(principal, action);
-    if (action.kind !== "immediate") throw new Error(`${action.name} cannot be pressed`);
+    if (action.kind === "read") throw new Error(`${action.name} cannot be pressed`);
+    if (action.kind === "operation") return await enterByButton(engine, { token, principal, source }, action);
     return await onceMoreWhenBeaten(() =>
       engine.database.transaction(async (tx) => {
         await useCapability(tx, token, principal);
@@ -258,6 +260,29 @@ async function press(engine: Engine, { token, principal, source }: Press): Promi
     await auditRefusal(engine, asked, error);
     throw error;
   }
+}
+
+/** What a card offered to do next, shown where that card is. */
+async function enterByButton(
+  engine: Engine,
+  { token, principal, source }: Press,
+  action: OperationAction,
+): Promise<Answer> {
+  const entered = await onceMoreWhenBeaten(() =>
+    engine.database.transaction(async (tx) => {
+      const capability = await useCapability(tx, token, principal);
+      return enterOperation(
+        { database: tx, principal, source, engine },
+        {
+          action,
+          input: z.record(z.string(), z.unknown()).parse(action.input.parse(capability.input)),
+          idempotencyKey: `button:${token}`,
+          ...(await placeOfCard(tx, capability.operationId)),
+        },
+      );
+    }),
+  );
+  return operationAnswer(engine, entered);
 }
 
 /** Nothing that this person may know of. The token itself stays out of the trail: it may be somebody's. */

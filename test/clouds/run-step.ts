@@ -70,15 +70,21 @@ export function contextOf(cloud: Cloud, planned: PlannedStep, options: RunOption
 /** Steps on a server name it; those that make one find out what it is. */
 function rowOf(planned: PlannedStep, { rows, operationId }: RunOptions) {
   const named = planned.input["externalId"] ?? planned.input["serverId"];
-  const key = typeof named === "string" ? named : operationId;
-  const data = rows?.get(key);
-  return { externalId: data === undefined ? null : key, serverData: data ?? {} };
+  const made = rows?.get(madeBy(operationId))?.["externalId"];
+  const key = typeof named === "string" ? named : made;
+  const data = typeof key === "string" ? rows?.get(key) : undefined;
+  return { externalId: data === undefined ? null : String(key), serverData: data ?? {} };
 }
 
 function keepRow(outcome: { kind: string; server?: RemoteServer }, { rows, operationId }: RunOptions): void {
   const { server } = outcome;
   if (server === undefined || rows === undefined) return;
-  for (const key of [server.externalId, operationId]) rows.set(key, { ...rows.get(key), ...server.data });
+  rows.set(server.externalId, { ...rows.get(server.externalId), ...server.data });
+  rows.set(madeBy(operationId), { externalId: server.externalId });
+}
+
+function madeBy(operationId: string): string {
+  return `made by ${operationId}`;
 }
 
 const MAX_ATTEMPTS = 3;

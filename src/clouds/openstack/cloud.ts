@@ -57,6 +57,7 @@ export function createOpenStackCloud(options: OpenStackCloudOptions, runtime: Op
     power: ({ externalId, verb }) => [planPower(externalId, verb)],
     password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
     remove: ({ externalId }) => [planDelete(externalId)],
+    survivesRemoval: ["Images that were made of it stay, and volumes that were attached to it."],
 
     preflightProvision: (order, signal) => preflightProvision(client, order, signal),
     inspect: async (externalId, signal) => remoteServerOf(await getServer(client, externalId, signal)),

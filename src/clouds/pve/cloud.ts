@@ -75,6 +75,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     power: ({ externalId, verb }) => [planPower({ externalId, verb })],
     password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
     remove: ({ externalId }) => planDelete(externalId),
+    survivesRemoval: ["Backups of it in the cloud's storages stay."],
 
     preflightProvision: (order, signal) => preflightProvision(client, order, signal),
     inspect: (externalId, signal) => inspect(client, externalId, signal),

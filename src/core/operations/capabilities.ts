@@ -21,7 +21,7 @@ const offers: Record<Stage, readonly string[]> = {
   ended_well: [],
 };
 
-const lifetimeDays = 7;
+export const buttonLifetimeMs = 7 * 86_400_000;
 
 interface Offer extends Capability {
   lifetimeMs: number;
@@ -35,7 +35,7 @@ export function buttonsFor(operation: { id: string; publicId: string }, state: O
     action,
     input: { operation: operation.publicId },
     offeredIn: stageOf[state],
-    lifetimeMs: lifetimeDays * 86_400_000,
+    lifetimeMs: buttonLifetimeMs,
   }));
 }
 

@@ -11,15 +11,9 @@ function mayHaveEffect(step: StepRow): boolean {
   return step.reference !== null || step.inDoubt || step.state === "intent" || step.state === "done";
 }
 
-/** Ends the operation at once when there is nothing to undo. */
-export async function beginCompensation(
-  engine: Engine,
-  tx: Transaction,
-  operation: OperationRow,
-  towards: { end: "failed" | "cancelled"; problem: Problem | null },
-): Promise<Progress> {
-  const steps = await readSteps(tx, operation.id);
-  const undo = steps.toReversed().flatMap((step) => {
+/** The last first. */
+export function undoOf(engine: Engine, operation: OperationRow, steps: readonly StepRow[]) {
+  return steps.toReversed().flatMap((step) => {
     const definition = mayHaveEffect(step) ? stepDefinition(engine, operation, step.name) : undefined;
     const planned = definition?.compensation?.({
       operation: { ...operation, plan: { ...operation.plan } },
@@ -28,6 +22,17 @@ export async function beginCompensation(
     });
     return planned === undefined ? [] : [{ step, planned }];
   });
+}
+
+/** Ends the operation at once when there is nothing to undo. */
+export async function beginCompensation(
+  engine: Engine,
+  tx: Transaction,
+  operation: OperationRow,
+  towards: { end: "failed" | "cancelled"; problem: Problem | null },
+): Promise<Progress> {
+  const steps = await readSteps(tx, operation.id);
+  const undo = undoOf(engine, operation, steps);
   await tx.sql(`UPDATE operation_steps SET state = 'skipped' WHERE operation_id = $1 AND state = 'planned'`, [
     operation.id,
   ]);

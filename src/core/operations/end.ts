@@ -4,13 +4,14 @@ import type { EndEffects } from "../action.ts";
 import { type ServerState, serverStates } from "../cloud.ts";
 import type { Problem } from "../errors.ts";
 import { applyObserved, setServerState } from "../servers/observe.ts";
-import { offer, offerButtons } from "./capabilities.ts";
+import { replaceSnapshots } from "../servers/snapshots.ts";
+import { buttonLifetimeMs, offer, offerButtons } from "./capabilities.ts";
 import { addCard } from "./card.ts";
 import { freeSlot } from "./claim.ts";
 import type { Engine } from "./engine.ts";
 import { recordEvent } from "./events.ts";
 import { appendLog, type OperationRow } from "./rows.ts";
-import type { OperationState } from "./state.ts";
+import { type OperationState, stageOf } from "./state.ts";
 import type { StepOutcome } from "./step.ts";
 
 export type End = "succeeded" | "failed" | "cancelled" | "expired";
@@ -33,7 +34,11 @@ export async function applyOutcome(
       serverId: operation.serverId,
       remote: outcome.server,
       operationId: operation.id,
+      replaces: outcome.replaces,
     });
+  }
+  if (outcome.snapshots !== undefined) {
+    await replaceSnapshots(tx, { serverId: operation.serverId, snapshots: outcome.snapshots });
   }
   if (outcome.gone === true) {
     await setServerState(tx, { serverId: operation.serverId, state: "deleted", operationId: operation.id });
@@ -64,7 +69,7 @@ export async function endOperation(
     await tx.sql(`DELETE FROM secrets WHERE operation_id = $1`, [operation.id]);
     await restoreServerState(tx, operation, action?.kind === "operation" ? action.during : undefined);
   }
-  await applyEffects(engine, tx, operation, effects);
+  await applyEffects(engine, tx, operation, { end: end.end, effects });
   await offerButtons(tx, operation, end.end);
   await appendLog(tx, operation.id, [closingLine(end.end, problem, effects)]);
   if (problem?.staffDetail !== undefined && end.end !== "succeeded") {
@@ -113,26 +118,51 @@ async function restoreServerState(tx: Transaction, operation: OperationRow, duri
   await setServerState(tx, { serverId: operation.serverId, state: before, operationId: operation.id });
 }
 
-async function applyEffects(engine: Engine, tx: Transaction, operation: OperationRow, effects: EndEffects) {
+async function applyEffects(
+  engine: Engine,
+  tx: Transaction,
+  operation: OperationRow,
+  { end, effects }: { end: End; effects: EndEffects },
+) {
   const change = effects.server;
   if (change !== undefined && operation.serverId !== null) {
     await tx.sql(
       `UPDATE servers SET plan_code = COALESCE($2, plan_code), vcpus = COALESCE($3, vcpus),
-         memory_mib = COALESCE($4, memory_mib), disk_gib = COALESCE($5, disk_gib) WHERE id = $1`,
+         memory_mib = COALESCE($4, memory_mib), disk_gib = COALESCE($5, disk_gib), image_name = COALESCE($6, image_name),
+         has_agent = CASE WHEN $7 THEN $8::boolean ELSE has_agent END,
+         delete_protected = COALESCE($9::boolean, delete_protected),
+         delete_at = CASE WHEN $10 THEN clock() + make_interval(secs => $11::float8 / 1000) ELSE delete_at END
+       WHERE id = $1`,
       [
         operation.serverId,
         change.planCode ?? null,
         change.vcpus ?? null,
         change.memoryMib ?? null,
         change.diskGib ?? null,
+        change.imageName ?? null,
+        change.hasAgent !== undefined,
+        change.hasAgent ?? null,
+        change.deleteProtected ?? null,
+        change.deleteInMs !== undefined,
+        change.deleteInMs ?? null,
       ],
     );
     if (change.deleted === true) {
       await setServerState(tx, { serverId: operation.serverId, state: "deleted", operationId: operation.id });
-      await tx.sql(`UPDATE servers SET deleted_at = clock() WHERE id = $1 AND deleted_at IS NULL`, [
-        operation.serverId,
-      ]);
+      await tx.sql(
+        `UPDATE servers SET deleted_at = clock(), delete_at = NULL WHERE id = $1 AND deleted_at IS NULL`,
+        [operation.serverId],
+      );
     }
+  }
+  for (const { action, input } of effects.offers ?? []) {
+    await offer(tx, {
+      operationId: operation.id,
+      action,
+      input,
+      offeredIn: stageOf[end],
+      lifetimeMs: buttonLifetimeMs,
+    });
   }
   if (effects.reveal !== undefined) {
     await offer(tx, {

@@ -150,7 +150,19 @@ export async function retryOperation(context: TransactionContext, operation: Ope
   }
   const earlier = await retryOf(context.database, operation);
   if (earlier !== null) return earlier;
-  const cards = await context.database.sql<{
+  const action = operationAction(context, operation);
+  return enterOperation(context, {
+    action,
+    input: { ...operation.input, ...(await sameSubject(context, action, operation)) },
+    idempotencyKey: `retry:${operation.id}`,
+    ...(await placeOfCard(context.database, operation.id)),
+    retriesOf: operation.id,
+  });
+}
+
+/** What follows from an operation is shown where that one is. */
+export async function placeOfCard(tx: Transaction, operationId: string) {
+  const [card] = await tx.sql<{
     platform: "slack" | "discord" | "console";
     workspace: string;
     channel: string;
@@ -159,19 +171,10 @@ export async function retryOperation(context: TransactionContext, operation: Ope
   }>(
     `SELECT platform, workspace, channel, COALESCE(user_id, '') AS "userId", audience FROM cards
      WHERE operation_id = $1 ORDER BY created_at, id LIMIT 1`,
-    [operation.id],
+    [operationId],
   );
-  const [card] = cards;
-  const action = operationAction(context, operation);
-  return enterOperation(context, {
-    action,
-    input: { ...operation.input, ...(await sameSubject(context, action, operation)) },
-    idempotencyKey: `retry:${operation.id}`,
-    origin: card ?? null,
-    // The channel is the customer's, whoever of the team presses the button, and the other way round.
-    ...(card === undefined ? {} : { audience: card.audience }),
-    retriesOf: operation.id,
-  });
+  // The channel is the customer's, whoever of the team presses the button, and the other way round.
+  return card === undefined ? { origin: null } : { origin: card, audience: card.audience };
 }
 
 /** A retry is one order too: pressed twice, by whomever, it is the same. */
@@ -204,15 +207,19 @@ async function resume(
 ): Promise<void> {
   const { database: tx, engine, principal } = context;
   const steps = await readSteps(tx, operation.id);
-  // A compensation that did not work is done again; any other step stays where its evidence is.
-  const stuck =
-    steps.find(({ state }) => state === "intent" || state === "waiting" || state === "planned") ??
-    steps.findLast(({ state, compensates }) => state === "failed" && compensates !== null);
+  // What did not work is done again: a compensation, or a step past the point of no return, before which nothing later
+  // has begun. Any other stays where its evidence is.
+  const undoing = operation.endState !== null;
+  const open = steps.find(({ state }) => state === "intent" || state === "waiting" || state === "planned");
+  const failed = steps.findLast(
+    ({ state, compensates }) => state === "failed" && (compensates !== null) === undoing,
+  );
+  const stuck = undoing ? (open ?? failed) : (failed ?? open);
   if (stuck !== undefined) {
     const deadlineMs = stepDefinition(engine, operation, stuck.name)?.deadlineMs ?? 0;
     await tx.sql(
-      `UPDATE operation_steps SET state = CASE WHEN state = 'failed' THEN 'planned' ELSE state END, started_at = clock(),
-         finished_at = NULL, deadline_at = clock() + make_interval(secs => $3::float8 / 1000)
+      `UPDATE operation_steps SET state = CASE WHEN state = 'failed' THEN 'planned' ELSE state END,
+         reference = CASE WHEN state = 'failed' THEN NULL ELSE reference END, started_at = clock(), finished_at = NULL, deadline_at = clock() + make_interval(secs => $3::float8 / 1000)
        WHERE operation_id = $1 AND seq = $2`,
       [operation.id, stuck.seq, deadlineMs],
     );

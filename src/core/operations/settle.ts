@@ -3,12 +3,13 @@ import type { Transaction } from "../../database/client.ts";
 import { newId } from "../../database/id.ts";
 import type { RemoteServer } from "../cloud.ts";
 import type { Problem } from "../errors.ts";
+import { pointOfNoReturn } from "./cancel.ts";
 import { fenced, park } from "./claim.ts";
-import { beginCompensation } from "./compensate.ts";
+import { beginCompensation, undoOf } from "./compensate.ts";
 import type { At } from "./context.ts";
 import { applyOutcome, closeWaits, needAttention } from "./end.ts";
 import type { Engine, Progress, Run } from "./engine.ts";
-import { appendLog, type OperationRow } from "./rows.ts";
+import { appendLog, type OperationRow, readSteps } from "./rows.ts";
 import type { Issued, StepOutcome } from "./step.ts";
 
 /** The honest "unknown". */
@@ -104,8 +105,23 @@ export async function failStep(run: Run, at: At, problem: Problem, server?: Remo
       await needAttention(engine, tx, row, { ...problem, message });
       return "ended";
     }
-    return beginCompensation(engine, tx, row, { end: "failed", problem });
+    const held = await heldByPointOfNoReturn(engine, tx, row);
+    if (held === null) return beginCompensation(engine, tx, row, { end: "failed", problem });
+    const message = `${at.step.label} did not work: ${problem.message} ${held} Nothing is undone; a retry goes on from here.`;
+    await needAttention(engine, tx, row, { ...problem, message });
+    return "ended";
   });
+}
+
+/** Why what was made must stay, or null when it may be undone. */
+async function heldByPointOfNoReturn(
+  engine: Engine,
+  tx: Transaction,
+  row: OperationRow,
+): Promise<string | null> {
+  const steps = await readSteps(tx, row.id);
+  const undoable = undoOf(engine, row, steps).length > 0;
+  return undoable ? pointOfNoReturn(engine, row, steps) : null;
 }
 
 /** By the database's clock. */

@@ -11,7 +11,7 @@
  */
 import type { Logger } from "pino";
 import type { Database } from "../../database/client.ts";
-import type { Cloud, RemoteServer } from "../cloud.ts";
+import type { Cloud, RemoteServer, RemoteSnapshot } from "../cloud.ts";
 import type { ServiceError } from "../errors.ts";
 
 /** A step as it is pinned on an operation: computed once, stored by name with its input. No secrets in the input. */
@@ -62,8 +62,12 @@ export interface StepOutcome {
   output?: Record<string, unknown>;
   /** What the cloud says of the server now; the engine brings the row in line and records the event. */
   server?: RemoteServer;
+  /** `server` takes the place of the one with this external id: the row is that one's from now on. */
+  replaces?: string;
   /** The server is gone in the cloud. */
   gone?: boolean;
+  /** All snapshots that the server has now. */
+  snapshots?: readonly RemoteSnapshot[];
   /** One line for the thread. */
   note?: string;
   /** The same for staff alone: ids in the cloud, what its operators have to do. */
@@ -99,7 +103,10 @@ export interface StepDefinition {
   readonly deadlineMs: number;
   /** How long after the intent its call may still be sent or be on its way; then it is cut off. */
   readonly callTimeoutMs: number;
-  /** Once issued, cancel is refused with this reason. */
+  /**
+   * Once issued, cancel is refused with this reason. A later step that fails then leaves the operation to a person
+   * instead of undoing what was made: a retry goes on from there.
+   */
   readonly pointOfNoReturn?: string;
   readonly evidence: "probe" | "record" | "repeatable" | "none";
 

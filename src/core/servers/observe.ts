@@ -28,25 +28,32 @@ export async function setServerState(
   await recordStateChange(database, { ...change, before });
 }
 
+interface Observed {
+  serverId: string;
+  remote: RemoteServer;
+  operationId: string | null;
+  /** The external id that `remote` takes over from; what the provider kept of that one is forgotten. */
+  replaces?: string | undefined;
+}
+
 /** Brings a server's row in line with what its cloud says, and records what changed. */
-export async function applyObserved(
-  database: Queryable,
-  seen: { serverId: string; remote: RemoteServer; operationId: string | null },
-): Promise<void> {
-  const { serverId, remote } = seen;
+export async function applyObserved(database: Queryable, seen: Observed): Promise<void> {
+  const { serverId, remote, replaces } = seen;
   const rows = await database.sql<Before>(
     `SELECT state, external_id AS "externalId" FROM servers WHERE id = $1 FOR UPDATE`,
     [serverId],
   );
   const before = rows[0];
   if (before === undefined) throw new Error(`no server ${serverId} to observe`);
-  if (before.externalId !== null && before.externalId !== remote.externalId) {
+  const known = [null, remote.externalId, replaces];
+  if (!known.includes(before.externalId)) {
     throw new Error(`server ${serverId} is ${before.externalId} in its cloud, not ${remote.externalId}`);
   }
   await database.sql(
     `UPDATE servers SET external_id = $2, state = $3, provider_status = $4, vcpus = COALESCE(NULLIF($5::int, 0), vcpus),
        memory_mib = COALESCE(NULLIF($6::int, 0), memory_mib), disk_gib = COALESCE(NULLIF($7::int, 0), disk_gib),
-       addresses = $8, provider_data = provider_data || $9::jsonb, synced_at = clock(), missing_since = NULL WHERE id = $1`,
+       addresses = $8, provider_data = CASE WHEN external_id IS DISTINCT FROM $2 THEN '{}'::jsonb ELSE provider_data END || $9::jsonb,
+       delete_protected = COALESCE($10::boolean, delete_protected), synced_at = clock(), missing_since = NULL WHERE id = $1`,
     [
       serverId,
       remote.externalId,
@@ -57,10 +64,12 @@ export async function applyObserved(
       remote.diskGib,
       remote.addresses,
       remote.data ?? {},
+      remote.deleteProtected ?? null,
     ],
   );
   if (before.state !== remote.state) {
-    await recordStateChange(database, { ...seen, state: remote.state, before: before.state });
+    const { operationId } = seen;
+    await recordStateChange(database, { serverId, operationId, state: remote.state, before: before.state });
   }
 }
 

@@ -18,7 +18,7 @@ import { reservedVmid, spoil } from "../reservation.ts";
 import { remoteServerOf } from "../server.ts";
 import { cloneVm } from "../vm.ts";
 import { isBeingMade, reserveUsable } from "./reserve.ts";
-import { carries, requireUnlocked, vanished } from "./target.ts";
+import { carries, requireUnlocked, seen, vanished } from "./target.ts";
 import { judgeTask, refusal, staffNoteOf, waitFor } from "./task.ts";
 
 const Input = z.object({
@@ -133,10 +133,11 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   }
   if (found === null) return { kind: "failed", error: vanished(client) };
   if (carries(found, operation.id) && !isBeingMade(found)) {
+    const { server, output } = await seen(client, context, found);
     return {
       kind: "done",
-      server: await remoteServerOf(client, found, signal),
-      output: { vmid, node: found.node },
+      ...(server === undefined ? {} : { server }),
+      output: { ...output, vmid, node: found.node },
       ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
     };
   }

@@ -7,9 +7,9 @@ import { type FoundVm, findVm } from "../cluster.ts";
 import { bridgeOf, cardOn, coresOf, memoryMibOf, properties, tagsOf } from "../config.ts";
 import type { Parameters } from "../form.ts";
 import type { VmConfig } from "../schema.ts";
-import { remoteServerOf, TAG } from "../server.ts";
+import { TAG } from "../server.ts";
 import { setConfig } from "../vm.ts";
-import { getTarget, requireUnlocked, vanished } from "./target.ts";
+import { getTarget, requireUnlocked, seen, vanished } from "./target.ts";
 import { explained } from "./task.ts";
 
 const Input = ProvisionOrder.pick({
@@ -53,7 +53,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const after = await findVm(client, vm.vmid, { hint: vm.node, signal: context.signal });
   if (after === null) throw vanished(client);
   requireApplied(client, after, input);
-  return { kind: "done", server: await remoteServerOf(client, after, context.signal) };
+  return { kind: "done", ...(await seen(client, context, after)) };
 }
 
 function parametersOf(

@@ -9,10 +9,9 @@ import type {
 } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
-import { bootDiskOf, type Disk, disksOf } from "../config.ts";
-import { remoteServerOf } from "../server.ts";
+import { bootDiskOf, type Disk, diskGibOf, disksOf } from "../config.ts";
 import { resizeDisk } from "../vm.ts";
-import { findTarget, getTarget, requireUnlocked, vanished } from "./target.ts";
+import { findTarget, getTarget, recordOf, requireUnlocked, seen, vanished } from "./target.ts";
 import { explained, judgeTask, refusal, staffNoteOf, waitFor } from "./task.ts";
 
 const Input = z.object({ externalId: z.string().optional(), diskGib: z.number() });
@@ -54,17 +53,17 @@ async function alreadyThere(
   context: StepContext,
   { vm, disk, diskGib }: { vm: FoundVm; disk: Disk; diskGib: number },
 ): Promise<Issued> {
-  const server = await remoteServerOf(client, vm, context.signal);
   const isBigger = disk.bytes > diskGib * GIB;
   const note = isBigger
-    ? `the disk has ${server.diskGib} GiB already, more than the ${diskGib} GiB that were asked for; a disk never shrinks.`
+    ? `the disk has ${diskGibOf(vm.config)} GiB already, more than the ${diskGib} GiB that were asked for; a disk never shrinks.`
     : `the disk has ${diskGib} GiB already.`;
-  return { kind: "done", server, note };
+  return { kind: "done", ...(await seen(client, context, vm)), note };
 }
 
 /** The one that was recorded when the server was made; a later look may find another one first. */
-function diskOf(client: PveClient, { serverData }: StepContext, vm: FoundVm): Disk {
-  const recorded = disksOf(vm.config).find((disk) => disk.key === serverData["bootDisk"]);
+function diskOf(client: PveClient, context: StepContext, vm: FoundVm): Disk {
+  const { bootDisk } = recordOf(context, vm.vmid);
+  const recorded = disksOf(vm.config).find((disk) => disk.key === bootDisk);
   const disk = recorded ?? bootDiskOf(vm.config);
   if (disk !== null) return disk;
   throw new ServiceError("cloud_invalid", "The server has no disk that could grow.", {
@@ -82,11 +81,10 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   const grown = diskOf(client, context, vm).bytes >= diskGib * GIB;
   if (judged.kind === "failed" && !grown) return refusal(client, context, { error: judged.error, vm });
   if (!grown) return { kind: "failed", error: notGrown(client, vm) };
-  const server = await remoteServerOf(client, vm, context.signal);
   return {
     kind: "done",
-    server,
-    note: `the disk has ${server.diskGib} GiB now.`,
+    ...(await seen(client, context, vm)),
+    note: `the disk has ${diskGibOf(vm.config)} GiB now.`,
     ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
   };
 }

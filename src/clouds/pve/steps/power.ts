@@ -16,7 +16,7 @@ import { hasAgent } from "../config.ts";
 import type { Parameters } from "../form.ts";
 import { remoteServerOf } from "../server.ts";
 import { getStatus, type PowerCall, pingAgent, powerVm } from "../vm.ts";
-import { findTarget, getTarget, requireUnlocked, vanished } from "./target.ts";
+import { findTarget, getTarget, outcomeFor, requireUnlocked, vanished } from "./target.ts";
 import { explained, judgeTask, refusal, staffNoteOf, waitFor } from "./task.ts";
 
 const Input = z.object({ externalId: z.string().optional(), verb: z.enum(powerVerbs) });
@@ -136,7 +136,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const vm = await getTarget(client, context);
   const before = await remoteServerOf(client, vm, context.signal);
   if (verb.already !== undefined && before.state === verb.goal && !before.busy) {
-    return { kind: "done", server: before, note: verb.already };
+    return { kind: "done", ...outcomeFor(context, before), note: verb.already };
   }
   await requireUnlocked(client, vm, context.signal);
   requireFitting(client, verb, before);
@@ -210,10 +210,15 @@ async function verifyState(client: PveClient, context: StepContext): Promise<Ver
   const server = await remoteServerOf(client, vm, context.signal);
   if (server.state === verb.goal && !server.busy) {
     const late = judged.kind === "failed" && verb.already !== undefined ? { note: verb.already } : {};
-    return { kind: "done", server, ...late, ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}) };
+    return {
+      kind: "done",
+      ...outcomeFor(context, server),
+      ...late,
+      ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
+    };
   }
   if (judged.kind === "failed")
-    return withServer(await refusal(client, context, { error: judged.error, vm }), server);
+    return withServer(context, await refusal(client, context, { error: judged.error, vm }), server);
   // A VM under HA changes its state after the task has ended.
   if (judged.kind === "ok")
     return { kind: "pending", condition: lookCondition(`it is ${server.state} still`) };
@@ -230,8 +235,9 @@ function unknownTask(client: PveClient): ServiceError {
   );
 }
 
-function withServer(verdict: Verdict, server: RemoteServer): Verdict {
-  return verdict.kind === "failed" ? { ...verdict, server } : verdict;
+function withServer(context: StepContext, verdict: Verdict, server: RemoteServer): Verdict {
+  const known = outcomeFor(context, server).server;
+  return verdict.kind === "failed" && known !== undefined ? { ...verdict, server: known } : verdict;
 }
 
 /** PVE's own task ends when the guest is down; it comes up a moment later. */
@@ -243,19 +249,27 @@ async function verifyReboot(client: PveClient, context: StepContext): Promise<Ve
   if (vm === null) return { kind: "failed", error: vanished(client) };
   const server = await remoteServerOf(client, vm, context.signal);
   if (judged.kind === "failed")
-    return withServer(await refusal(client, context, { error: judged.error, vm }), server);
+    return withServer(context, await refusal(client, context, { error: judged.error, vm }), server);
   if (server.state !== "active") return { kind: "pending", condition: lookCondition("coming up again") };
   // PVE has forgotten the task: only a younger guest proves the restart, and a reset does not make it younger.
   if (judged.kind === "unknown" && !(await hasStartedSince(client, context, vm))) {
     return { kind: "pending", condition: lookCondition("it is not known yet whether it has restarted") };
   }
   if (!hasAgent(vm.config) || (await pingAgent(client, vm, context.signal))) {
-    return { kind: "done", server, ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}) };
+    return {
+      kind: "done",
+      ...outcomeFor(context, server),
+      ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
+    };
   }
   const status = await getStatus(client, vm, context.signal);
   if ((status.uptime ?? 0) * 1000 < AGENT_BACK_MS)
     return { kind: "pending", condition: lookCondition("coming up again") };
-  return { kind: "done", server, note: "It runs again, but its guest agent does not answer yet." };
+  return {
+    kind: "done",
+    ...outcomeFor(context, server),
+    note: "It runs again, but its guest agent does not answer yet.",
+  };
 }
 
 async function hasStartedSince(client: PveClient, context: StepContext, vm: FoundVm): Promise<boolean> {

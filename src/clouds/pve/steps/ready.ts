@@ -4,7 +4,7 @@ import { lookCondition } from "../condition.ts";
 import { hasAgent } from "../config.ts";
 import { remoteServerOf } from "../server.ts";
 import { getStatus } from "../vm.ts";
-import { findTarget, vanished } from "./target.ts";
+import { findTarget, outcomeFor, vanished } from "./target.ts";
 
 /** How long a first boot may take until the guest's agent knows the address. */
 const GUEST_UP_MS = 5 * 60_000;
@@ -34,12 +34,17 @@ async function look(client: PveClient, context: StepContext): Promise<Verdict> {
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "failed", error: vanished(client) };
   const server = await remoteServerOf(client, vm, context.signal);
+  const outcome = outcomeFor(context, server);
   if (server.state !== "active") {
     return { kind: "pending", condition: lookCondition(`it is ${server.state}`) };
   }
-  if (server.addresses.length > 0) return { kind: "done", server };
+  if (server.addresses.length > 0) return { kind: "done", ...outcome };
   if (!hasAgent(vm.config)) {
-    return { kind: "done", server, note: "it runs. Without a guest agent its address is not known here." };
+    return {
+      kind: "done",
+      ...outcome,
+      note: "it runs. Without a guest agent its address is not known here.",
+    };
   }
   // By the VM's own clock: ours may be another machine's.
   const { uptime = 0 } = await getStatus(client, vm, context.signal);
@@ -47,7 +52,7 @@ async function look(client: PveClient, context: StepContext): Promise<Verdict> {
     return { kind: "pending", condition: lookCondition("the guest is starting") };
   return {
     kind: "done",
-    server,
+    ...outcome,
     note: "it runs, but its guest agent does not answer, so its address is not known yet.",
   };
 }

@@ -1,13 +1,14 @@
 // Which VM a step may touch. Before each change three things must agree: our rows (the server's and the reservation of its
 // VMID), our marker on the VM, and the SMBIOS uuid that was recorded when it was made. Anything else is somebody else's.
+import type { RemoteServer } from "../../../core/cloud.ts";
 import { ServiceError } from "../../../core/errors.ts";
-import type { StepContext } from "../../../core/operations/step.ts";
+import type { StepContext, StepOutcome } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, findVm } from "../cluster.ts";
 import { smbiosUuidOf } from "../config.ts";
 import { markersIn } from "../marker.ts";
 import { holderOf, reservedVmid } from "../reservation.ts";
-import { isAtWork, stuckLockAdvice, vmidOf } from "../server.ts";
+import { isAtWork, remoteServerOf, stuckLockAdvice, vmidOf } from "../server.ts";
 import { lockNoteOf, workLockOf } from "../state.ts";
 
 /** Steps on a server name it in their input; steps that make one find it by their operation's reservation. */
@@ -39,7 +40,7 @@ async function findServerVm(
   externalId: string,
 ): Promise<FoundVm | null> {
   const vmid = vmidOf(externalId);
-  const found = vmid === null ? null : await findVm(client, vmid, hintOf(context));
+  const found = vmid === null ? null : await findVm(client, vmid, hintOf(context, vmid));
   if (found === null) return null;
   const holder = await holderOf(client, context.database, found.vmid);
   const differences = [
@@ -55,7 +56,7 @@ async function findServerVm(
 async function findOwnVm(client: PveClient, context: StepContext): Promise<FoundVm | null> {
   const { database, operation } = context;
   const vmid = await reservedVmid(client, { database, operationId: operation.id });
-  const found = vmid === null ? null : await findVm(client, vmid, hintOf(context));
+  const found = vmid === null ? null : await findVm(client, vmid, hintOf(context, vmid));
   if (found === null) return null;
   const differences = [
     carries(found, operation.id) ? "" : `it does not carry our marker op:${operation.id}`,
@@ -65,21 +66,41 @@ async function findOwnVm(client: PveClient, context: StepContext): Promise<Found
   return found;
 }
 
-function hintOf({ serverData, signal }: StepContext) {
-  const node = serverData["node"];
-  return { signal, hint: typeof node === "string" ? node : undefined };
+/** Being made to take the place of the VM that the server still is. */
+function isReplacement({ externalId }: StepContext, vmid: number): boolean {
+  return externalId !== null && externalId !== String(vmid);
+}
+
+/** What was recorded of this VM: on the server's row, or in the operation's output while it is a replacement. */
+export function recordOf(context: StepContext, vmid: number): Record<string, unknown> {
+  if (!isReplacement(context, vmid)) return context.serverData;
+  const { replacement } = context.operation.output;
+  return typeof replacement === "object" && replacement !== null ? { ...replacement } : {};
+}
+
+type Seen = Pick<StepOutcome, "server" | "output">;
+
+/** What a step saw of the VM, for where it is recorded. */
+export function outcomeFor(context: StepContext, server: RemoteServer): Seen {
+  const isOwn = !isReplacement(context, Number(server.externalId));
+  return isOwn ? { server } : { output: { replacement: server.data ?? {} } };
+}
+
+export async function seen(client: PveClient, context: StepContext, vm: FoundVm): Promise<Seen> {
+  return outcomeFor(context, await remoteServerOf(client, vm, context.signal));
+}
+
+function hintOf(context: StepContext, vmid: number) {
+  const { node } = recordOf(context, vmid);
+  return { signal: context.signal, hint: typeof node === "string" ? node : undefined };
 }
 
 export function carries(found: FoundVm, operationId: string): boolean {
   return markersIn(found.config["description"]).some((marker) => marker.operationId === operationId);
 }
 
-function uuidDifference(
-  { serverData }: StepContext,
-  found: FoundVm,
-  { required }: { required: boolean },
-): string {
-  const kept = serverData["smbiosUuid"];
+function uuidDifference(context: StepContext, found: FoundVm, { required }: { required: boolean }): string {
+  const kept = recordOf(context, found.vmid)["smbiosUuid"];
   const recorded = typeof kept === "string" ? kept : undefined;
   const uuid = smbiosUuidOf(found.config);
   if (recorded === undefined && !required) return "";
