@@ -82,6 +82,7 @@ export function engineOn(
       secretLifetimeMs: 24 * 3_600_000,
       operationChannels: [],
       alertChannels: [],
+      deleteGraceMs: 0,
     },
     worker: `bench:${process.pid}`,
     patienceMs: 60_000,

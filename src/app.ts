@@ -118,7 +118,7 @@ export async function openDomain(
       patienceMs,
       reached: () => undefined,
     };
-    const people = createPeople({ database, staff: settings.staff, customers: settings.customers });
+    const people = createPeople({ database, staff: settings.staff });
     const entrance = createEntrance({ engine, identify: people.identify });
     const close = async () => {
       await jobs.close();
@@ -296,7 +296,7 @@ async function schedule(settings: Settings, { database, jobs, clouds, engine }: 
 }
 
 function policiesOf(settings: Settings): Policies {
-  const { confirm, secretHours } = settings.policies;
+  const { confirm, secretHours, deleteGraceHours } = settings.policies;
   const channel = (address: Settings["channels"]["alerts"][number]) => ({
     ...address,
     workspace: address.workspace ?? "",
@@ -307,5 +307,6 @@ function policiesOf(settings: Settings): Policies {
     secretLifetimeMs: secretHours * 60 * minuteMs,
     operationChannels: settings.channels.operations.map(channel),
     alertChannels: settings.channels.alerts.map(channel),
+    deleteGraceMs: deleteGraceHours * 60 * minuteMs,
   };
 }

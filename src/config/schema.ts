@@ -176,6 +176,8 @@ export const Policies = z.strictObject({
     .prefault({}),
   /** How long a new password may be fetched. */
   secretHours: whole(1, 720).default(24),
+  /** How long a deleted server is kept, switched off, and can be brought back; 0: it is gone at once. */
+  deleteGraceHours: whole(0, 720).default(0),
   allowPrivateWebhooks: z
     .array(z.string().refine(isCidr, "is no network — write it as 10.0.0.0/8 or fd00::/8"))
     .default([]),

@@ -58,6 +58,8 @@ export interface Policies {
   operationChannels: readonly Channel[];
   /** Where an operation that needs attention shows its card, too. */
   alertChannels: readonly Channel[];
+  /** How long a deleted server is kept, switched off, before it is gone for good; 0: not at all. */
+  deleteGraceMs: number;
 }
 
 export interface Channel {
@@ -137,10 +139,12 @@ export interface EndEffects {
     memoryMib?: number;
     diskGib?: number;
     deleteProtected?: boolean;
-    /** When it is to be deleted, from now, in milliseconds; null: not any more. */
-    deleteInMs?: number | null;
+    /** When it is to be deleted; null: not any more. */
+    deleteAt?: Date | null;
     deleted?: boolean;
   };
+  /** The type of the closing event, where `<action>.succeeded` would say more than is so. */
+  endsAs?: string;
   /** Events beside `<action>.succeeded|failed|cancelled`. */
   events?: { type: string; data?: Record<string, unknown> }[];
   /** What the card offers to do next; `input` is the action's own, and the presser must be allowed to ask for it. */
@@ -165,7 +169,7 @@ export interface OperationAction<Input = unknown> extends ActionBase<Input> {
   /** Computed once, at entry, and pinned. The first step of a mutating operation is a preflight. */
   steps(plan: ChangePlan, clouds: Clouds): PlannedStep[];
   /** What the server is shown as while this runs, until the cloud says otherwise. */
-  readonly during?: ServerState;
+  readonly during?: ServerState | ((plan: ChangePlan) => ServerState | undefined);
   /** May take the lock from an operation that waits for a person's decision (delete). */
   readonly supersedes?: true;
   /** Steps of this action's own, beside those of the clouds and the engine's. */

@@ -3,7 +3,13 @@ import { setTimeout as pause } from "node:timers/promises";
 import { pino } from "pino";
 import type { Cloud, OpenWait, RemoteServer } from "../../src/core/cloud.ts";
 import { isServiceError, type ServiceError } from "../../src/core/errors.ts";
-import type { PlannedStep, StepContext, StepDefinition, Verdict } from "../../src/core/operations/step.ts";
+import type {
+  More,
+  PlannedStep,
+  StepContext,
+  StepDefinition,
+  Verdict,
+} from "../../src/core/operations/step.ts";
 import type { Database } from "../../src/database/client.ts";
 
 export interface RunOptions {
@@ -152,7 +158,8 @@ async function finish(
       run.notes.push(observation.note);
     if (observation?.result !== undefined) {
       const verdict = await verify(step, context);
-      if (verdict.kind === "again") return "again";
+      // One call of several that the step makes.
+      if (verdict.kind === "again" || verdict.kind === "more") return "again";
       if (verdict.kind !== "pending") return ended(run, verdict, options);
       // As the engine does: a new wait, from now on.
       context.issuedAt = new Date();
@@ -165,7 +172,7 @@ async function finish(
   throw new Error(`step ${step.name} did not end: ${run.notes.join(", ")}`);
 }
 
-function verify(step: StepDefinition, context: StepContext): Promise<Verdict> {
+function verify(step: StepDefinition, context: StepContext): Promise<Verdict | More> {
   if (step.verify === undefined) throw new Error(`step ${step.name} waits but cannot verify`);
   return step.verify(context);
 }

@@ -76,6 +76,7 @@ export async function build(config: RigConfig, reached: Engine["reached"]): Prom
       secretLifetimeMs: 24 * 3_600_000,
       operationChannels: [],
       alertChannels: [],
+      deleteGraceMs: 0,
     },
     worker: config.worker,
     patienceMs: 60_000,

@@ -32,6 +32,7 @@ export const policies: Policies = {
   secretLifetimeMs: 24 * 3_600_000,
   operationChannels: [],
   alertChannels: [],
+  deleteGraceMs: 0,
 };
 
 export const silent = pino({ level: process.env["TEST_LOG"] ?? "silent" });

@@ -134,6 +134,22 @@ export async function issueAgain(run: Run, at: At, problem: Problem): Promise<Pr
   return tryLater(run, { ...at, step: { ...at.step, inDoubt: false, reference: null } }, problem);
 }
 
+/** One of several calls of the step is done; the next one is asked for in the same way, within the step's own time. */
+export async function issueMore(run: Run, at: At, note: string | undefined): Promise<Progress> {
+  await fenced(run.engine.database, run.claim, async (tx, row) => {
+    await tx.sql(
+      `UPDATE operation_steps SET state = 'planned', problem = NULL, in_doubt = false, reference = NULL
+       WHERE operation_id = $1 AND seq = $2`,
+      [row.id, at.step.seq],
+    );
+    await closeWaits(tx, row.id);
+    if (note !== undefined)
+      await appendLog(tx, row.id, [{ level: "info", text: `${at.step.label}: ${note}` }]);
+    tx.afterCommit(() => run.engine.wake.nudge("cards"));
+  });
+  return "next";
+}
+
 /** Somebody asked and we do not know what came of it. */
 export async function resumeStep(run: Run, found: At): Promise<Progress> {
   const { engine } = run;

@@ -1,6 +1,6 @@
 /** How an operation ends: its state, the server's row, events and the thread in one transaction. */
 import type { Transaction } from "../../database/client.ts";
-import type { EndEffects } from "../action.ts";
+import type { ChangePlan, EndEffects, OperationAction } from "../action.ts";
 import { type ServerState, serverStates } from "../cloud.ts";
 import type { Problem } from "../errors.ts";
 import { applyObserved, setServerState } from "../servers/observe.ts";
@@ -67,7 +67,11 @@ export async function endOperation(
   );
   if (end.end !== "succeeded") {
     await tx.sql(`DELETE FROM secrets WHERE operation_id = $1`, [operation.id]);
-    await restoreServerState(tx, operation, action?.kind === "operation" ? action.during : undefined);
+    await restoreServerState(
+      tx,
+      operation,
+      action?.kind === "operation" ? duringOf(action, operation.plan) : undefined,
+    );
   }
   await applyEffects(engine, tx, operation, { end: end.end, effects });
   await offerButtons(tx, operation, end.end);
@@ -107,6 +111,11 @@ function closingLine(end: End, problem: Problem | null, effects: EndEffects) {
   return { level, text: [problem?.message ?? otherwise, effects.note].filter(Boolean).join(" ") };
 }
 
+/** What its server is shown as while an operation runs. */
+export function duringOf({ during }: OperationAction, plan: ChangePlan): ServerState | undefined {
+  return typeof during === "function" ? during(plan) : during;
+}
+
 /** Nobody looked at the server since: it is what it was before. */
 async function restoreServerState(tx: Transaction, operation: OperationRow, during: ServerState | undefined) {
   const before = serverStates.find((state) => state === operation.output["stateBefore"]);
@@ -131,7 +140,7 @@ async function applyEffects(
          memory_mib = COALESCE($4, memory_mib), disk_gib = COALESCE($5, disk_gib), image_name = COALESCE($6, image_name),
          has_agent = CASE WHEN $7 THEN $8::boolean ELSE has_agent END,
          delete_protected = COALESCE($9::boolean, delete_protected),
-         delete_at = CASE WHEN $10 THEN clock() + make_interval(secs => $11::float8 / 1000) ELSE delete_at END
+         delete_at = CASE WHEN $10 THEN $11::timestamptz ELSE delete_at END
        WHERE id = $1`,
       [
         operation.serverId,
@@ -143,8 +152,8 @@ async function applyEffects(
         change.hasAgent !== undefined,
         change.hasAgent ?? null,
         change.deleteProtected ?? null,
-        change.deleteInMs !== undefined,
-        change.deleteInMs ?? null,
+        change.deleteAt !== undefined,
+        change.deleteAt ?? null,
       ],
     );
     if (change.deleted === true) {
@@ -196,7 +205,7 @@ async function recordEnd(
       ? {}
       : { problem: { code: problem.code, message: problem.message } };
   await recordEvent(tx, {
-    type: `${operation.action}.${end}`,
+    type: effects.endsAs ?? `${operation.action}.${end}`,
     serverId: operation.serverId,
     operationId: operation.id,
     customerId: operation.customerId,

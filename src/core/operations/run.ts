@@ -6,7 +6,7 @@ import { setServerState } from "../servers/observe.ts";
 import { issueStep, resumeStep } from "./attempt.ts";
 import { cancelAtBoundary } from "./cancel.ts";
 import { type Claim, fenced, keepLease, LeaseLost } from "./claim.ts";
-import { endOperation, needAttention, operationData } from "./end.ts";
+import { duringOf, endOperation, needAttention, operationData } from "./end.ts";
 import { type Engine, type Progress, type Run, stepDefinition } from "./engine.ts";
 import { recordEvent } from "./events.ts";
 import { type OperationRow, readSteps, type StepRow } from "./rows.ts";
@@ -108,12 +108,13 @@ async function advanceStep(run: Run, operation: OperationRow, step: StepRow): Pr
 
 async function start(engine: Engine, tx: Transaction, row: OperationRow) {
   const action = engine.registry.find(row.action);
-  if (action?.kind === "operation" && action.during !== undefined && row.serverId !== null) {
+  const during = action?.kind === "operation" ? duringOf(action, row.plan) : undefined;
+  if (during !== undefined && row.serverId !== null) {
     const rows = await tx.sql<{ state: ServerState }>(`SELECT state FROM servers WHERE id = $1 FOR UPDATE`, [
       row.serverId,
     ]);
     row.output = { ...row.output, stateBefore: rows[0]?.state };
-    await setServerState(tx, { serverId: row.serverId, state: action.during, operationId: row.id });
+    await setServerState(tx, { serverId: row.serverId, state: during, operationId: row.id });
   }
   await tx.sql(
     `UPDATE operations SET started_at = clock(), state = 'running', output = $2::jsonb, version = version + 1 WHERE id = $1`,

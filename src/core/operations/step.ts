@@ -97,6 +97,12 @@ export type Verdict =
   /** The cloud refused after it had accepted, did nothing, and may take it later (a lock of seconds): issue it again. */
   | { kind: "again"; error: ServiceError };
 
+/** What was asked for is there, and there is more of the same to ask for: issue it once more. */
+export interface More {
+  kind: "more";
+  note?: string;
+}
+
 export interface StepDefinition {
   readonly name: string;
   /** From the first issue to done; past it: verify once more, then needs_attention. */
@@ -114,7 +120,7 @@ export interface StepDefinition {
   /** Throws ServiceError; `unknown_outcome`, `unreachable` and unexpected errors lead to the probe, the rest is a refusal. */
   issue(context: StepContext): Promise<Issued>;
   /** Asks the cloud itself. Called when the wait is settled, and once when the deadline has passed. */
-  verify?(context: StepContext): Promise<Verdict>;
+  verify?(context: StepContext): Promise<Verdict | More>;
   /**
    * The step that undoes this one, for create-steps; guarded by our marker. Called with what is known of the step,
    * also when its own outcome is unknown.

@@ -1,10 +1,10 @@
 import { problemOf } from "../errors.ts";
-import { issueAgain } from "./attempt.ts";
+import { issueAgain, issueMore } from "./attempt.ts";
 import { fenced, park } from "./claim.ts";
 import { type At, askAgainMs, contextOf, isInDoubt, isWorthAnotherTry } from "./context.ts";
 import type { Progress, Run } from "./engine.ts";
 import { failStep, finishStep, giveUp, isPast, nudgeWaiting, openWait } from "./settle.ts";
-import type { Verdict } from "./step.ts";
+import type { More, Verdict } from "./step.ts";
 
 /** The watcher says it is settled, or the deadline has passed: now the cloud itself is asked. */
 export async function verifyStep(run: Run, at: At): Promise<Progress> {
@@ -12,7 +12,7 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
   if (await isStillOpen(run, at)) return "parked";
   engine.reached("verifying", at.operation.id);
   if (at.operation.endState !== null) engine.reached("compensating", at.operation.id);
-  let verdict: Verdict;
+  let verdict: Verdict | More;
   try {
     verdict = (await at.definition.verify?.(await contextOf(run, at))) ?? { kind: "done" };
   } catch (error) {
@@ -27,6 +27,7 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
   if (verdict.kind === "done") return finishStep(run, at, verdict);
   if (verdict.kind === "failed") return failStep(run, at, problemOf(verdict.error), verdict.server);
   if (verdict.kind === "again") return issueAgain(run, at, problemOf(verdict.error));
+  if (verdict.kind === "more") return issueMore(run, at, verdict.note);
   if (await isPast(engine, at.step.deadlineAt, 0)) {
     return giveUp(
       run,

@@ -27,8 +27,34 @@ export const powerTable: Record<
   resume: { from: ["suspended"], to: "active", already: "is running already" },
 };
 
+/** Throws `wrong_state` for one that waits for its deletion. Only that itself and its undoing may touch it until then. */
+export function requireNotLeaving(server: ServerRow, verb: string): void {
+  if (server.deleteAt === null) return;
+  throw new ServiceError(
+    "wrong_state",
+    `${server.name} (${server.publicId}) is going to be deleted at ${minuteOf(server.deleteAt)}, so it cannot be ${verb}. Bring it back first: /server undelete ${server.publicId}.`,
+    { facts: { serverId: server.id, state: server.state } },
+  );
+}
+
+/** Throws `wrong_state` for one whose disk may not be lost. `verb`: "deleted", "rebuilt". */
+export function requireUnprotected(server: ServerRow, verb: string): void {
+  if (!server.deleteProtected) return;
+  throw new ServiceError(
+    "wrong_state",
+    `${server.name} (${server.publicId}) is protected against deletion, so it cannot be ${verb}. Lift the protection first: /server protect ${server.publicId} on:no.`,
+    { facts: { serverId: server.id, protected: true } },
+  );
+}
+
+/** "2026-11-21 18:00 UTC" */
+export function minuteOf(time: Date): string {
+  return `${time.toISOString().slice(0, 16).replace("T", " ")} UTC`;
+}
+
 /** Throws `wrong_state` with what the server is and when it would be possible. */
 export function requireState(server: ServerRow, verb: string, states: readonly ServerState[]): void {
+  if (verb !== "deleted") requireNotLeaving(server, verb);
   if (server.externalId === null && verb !== "deleted") {
     throw new ServiceError(
       "wrong_state",

@@ -27,6 +27,10 @@ export interface ServerRow {
   metadata: Record<string, string>;
   hasAgent: boolean | null;
   suspendedAt: Date | null;
+  /** It may not be deleted or rebuilt before that is lifted. */
+  deleteProtected: boolean;
+  /** Asked to be deleted then; until then it can be brought back. */
+  deleteAt: Date | null;
   syncedAt: Date | null;
   missingSince: Date | null;
   createdAt: Date;
@@ -36,7 +40,8 @@ const serverColumns = `s.id, s.public_id AS "publicId", s.name, s.customer_id AS
   k.name AS "customerName", s.cloud_id AS "cloudId", c.name AS "cloudName", c.provider, s.external_id AS "externalId",
   s.plan_code AS "planCode", s.image_name AS "imageName", s.state, s.provider_status AS "providerStatus", s.vcpus,
   s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses, s.metadata, s.has_agent AS "hasAgent",
-  s.suspended_at AS "suspendedAt", s.synced_at AS "syncedAt", s.missing_since AS "missingSince", s.created_at AS "createdAt"`;
+  s.suspended_at AS "suspendedAt", s.delete_protected AS "deleteProtected", s.delete_at AS "deleteAt",
+  s.synced_at AS "syncedAt", s.missing_since AS "missingSince", s.created_at AS "createdAt"`;
 const serverTables = `servers s JOIN clouds c ON c.id = s.cloud_id LEFT JOIN customers k ON k.id = s.customer_id`;
 
 /**

@@ -63,7 +63,7 @@ export async function halt(client: PveClient, context: StepContext, vm: FoundVm)
   return upid === null ? { kind: "done" } : waitFor(upid);
 }
 
-function requireUnprotected(client: PveClient, { vmid, config }: FoundVm): void {
+export function requireUnprotected(client: PveClient, { vmid, config }: FoundVm): void {
   if (config["protection"] !== "1") return;
   throw new ServiceError(
     "cloud_conflict",
