@@ -93,7 +93,8 @@ export function destroyStep(client: PveClient): StepDefinition {
       const vm = await findTarget(client, context);
       if (vm === null) return { kind: "done", gone: true };
       if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
-      return notDeleted(client, context, vm);
+      const server = await remoteServerOf(client, vm, context.signal);
+      return { kind: "failed", server, error: notDeleted(client, vm) };
     },
   };
 }
@@ -106,17 +107,10 @@ export async function destroy(client: PveClient, context: StepContext, vm: Found
   return upid === null ? { kind: "done", gone: true } : waitFor(upid);
 }
 
-async function notDeleted(client: PveClient, context: StepContext, vm: FoundVm): Promise<Verdict> {
-  return {
-    kind: "failed",
-    server: await remoteServerOf(client, vm, context.signal),
-    error: new ServiceError(
-      "cloud_failed",
-      "The cloud did not delete the server: it is still there. Try again, or have the operators look at it.",
-      {
-        facts: { cloud: client.cloud },
-        staffDetail: `${client.cloud}: VM ${vm.vmid} is on ${vm.node} still`,
-      },
-    ),
-  };
+export function notDeleted(client: PveClient, { node, vmid }: FoundVm): ServiceError {
+  return new ServiceError(
+    "cloud_failed",
+    "The cloud did not delete the server: it is still there. Try again, or have the operators look at it.",
+    { facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: VM ${vmid} is on ${node} still` },
+  );
 }
