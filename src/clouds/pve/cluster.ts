@@ -16,6 +16,7 @@ import { findConfig, type VmAddress } from "./vm.ts";
 export interface Resources {
   /** QEMU VMs and templates; containers too, which hold VMIDs as well. */
   guests: (ClusterResource & { vmid: number; node: string })[];
+  /** Free memory in bytes; without Sys.Audit PVE does not tell it, and it counts as enough: infinite. */
   nodes: { node: string; online: boolean; freeMemory: number }[];
   /** Storages that every node reaches. */
   sharedStorages: ReadonlySet<string>;
@@ -36,7 +37,7 @@ export async function listResources(client: PveClient, signal?: AbortSignal): Pr
             {
               node: row.node,
               online: row.status === "online",
-              freeMemory: (row.maxmem ?? 0) - (row.mem ?? 0),
+              freeMemory: row.maxmem === undefined ? Number.POSITIVE_INFINITY : row.maxmem - (row.mem ?? 0),
             },
           ]
         : [],

@@ -1,27 +1,19 @@
 // Can this order be carried out now? Reads only; what races with others is still handled when it is carried out.
-import { z } from "zod";
 import type { ProvisionOrder } from "../../core/cloud.ts";
 import { ServiceError } from "../../core/errors.ts";
 import type { PveClient } from "./client.ts";
 import { listBridges } from "./cluster.ts";
-import { diskGibOf, disksOf, hasCloudInit } from "./config.ts";
-import { placeFor } from "./placement.ts";
-
-const GIB = 2 ** 30;
-const Storages = z.array(
-  z.looseObject({
-    storage: z.string(),
-    active: z.coerce.number().optional(),
-    avail: z.coerce.number().optional(),
-  }),
-);
+import { diskGibOf, hasCloudInit } from "./config.ts";
+import { type PlaceRequest, placeFor } from "./placement.ts";
 
 export async function preflightProvision(
   client: PveClient,
   order: ProvisionOrder,
   signal: AbortSignal,
+  mayPlaceOn?: PlaceRequest["mayPlaceOn"],
 ): Promise<void> {
-  const place = await placeFor(client, { imageId: order.imageId, node: order.node, signal });
+  const { imageId, node, storage, clone, size } = order;
+  const place = await placeFor(client, { imageId, node, storage, clone, size, mayPlaceOn, signal });
   const { template } = place;
   if (!hasCloudInit(template.config)) {
     throw invalid(
@@ -45,39 +37,6 @@ export async function preflightProvision(
       `node ${place.node} has ${bridges.join(", ") || "no bridges"}, not ${order.networkId}`,
     );
   }
-  const [disk] = disksOf(template.config);
-  const storage = place.storage ?? disk?.volume.split(":")[0];
-  if (storage !== undefined)
-    await checkStorage(client, { node: place.node, storage, order, full: place.full, signal });
-}
-
-async function checkStorage(
-  client: PveClient,
-  request: { node: string; storage: string; order: ProvisionOrder; full: boolean; signal: AbortSignal },
-): Promise<void> {
-  const { node, storage, order, full, signal } = request;
-  const path = `/nodes/${encodeURIComponent(node)}/storage`;
-  const rows = await client.read({ path, parameters: { content: "images" }, signal }, Storages);
-  const found = rows.find((row) => row.storage === storage);
-  // Without a right on the storage it is not listed; the clone itself then says so.
-  if (found === undefined) return;
-  if (found.active === 0) {
-    throw invalid(
-      client,
-      "The storage for the server is not active at the moment. Our operators must look at it.",
-      `${storage} on ${node}`,
-    );
-  }
-  const freeGib = Math.floor((found.avail ?? Number.POSITIVE_INFINITY) / GIB);
-  if (!full || freeGib >= order.size.diskGib) return;
-  throw new ServiceError(
-    "capacity",
-    "The cloud has no room for this server's disk. Try a smaller size, or have our operators make room.",
-    {
-      facts: { cloud: client.cloud },
-      staffDetail: `${client.cloud}: ${storage} on ${node} has ${freeGib} GiB free, ${order.size.diskGib} GiB are needed`,
-    },
-  );
 }
 
 function invalid(client: PveClient, message: string, detail?: string): ServiceError {

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { ProvisionOrder } from "../../../core/cloud.ts";
+import { ProvisionOrder } from "../../../core/cloud.ts";
 import { ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
@@ -25,7 +25,8 @@ const Input = z.object({
   name: z.string(),
   imageId: z.string(),
   metadata: z.record(z.string(), z.string()),
-  node: z.string().optional(),
+  ...ProvisionOrder.pick({ node: true, storage: true, clone: true }).shape,
+  size: z.object({ memoryMib: z.number(), diskGib: z.number() }).optional(),
 });
 
 const CLONE = "pve.clone";
@@ -37,7 +38,10 @@ export function planClone(order: ProvisionOrder): PlannedStep {
     name: order.name,
     imageId: order.imageId,
     metadata: order.metadata,
+    size: { memoryMib: order.size.memoryMib, diskGib: order.size.diskGib },
     ...(order.node === undefined ? {} : { node: order.node }),
+    ...(order.storage === undefined ? {} : { storage: order.storage }),
+    ...(order.clone === undefined ? {} : { clone: order.clone }),
   };
   return { name: CLONE, label: "Copy the image", input };
 }
