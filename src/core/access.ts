@@ -7,14 +7,30 @@ export type StaffRole = (typeof staffRoles)[number];
 /** The authenticated "who" behind a request. */
 export type Principal =
   | { kind: "staff"; id: string; name: string; role: StaffRole }
-  | { kind: "customer"; id: string; name: string; customerId: string }
+  | {
+      kind: "customer";
+      id: string;
+      name: string;
+      customerId: string;
+      /** The chat identity that they are known by here: "slack:U0123". */
+      via?: string;
+    }
   | { kind: "system"; id: string; name: string };
+
+/** Somebody on a chat platform whom we do not know. No principal, so that whatever takes one is out of their reach. */
+export interface Stranger {
+  platform: "slack" | "discord";
+  userId: string;
+}
 
 export type Audience = "staff" | "customer";
 
 /** Each permission's least staff role. Customers have theirs by an action's audience, on their own servers only. */
 export const permissions = {
   "server.read": "viewer",
+  "customer.read": "viewer",
+  // Whoever is linked may do what the customer may, so this takes the role that may change servers.
+  "customer.link": "operator",
   "operation.read": "viewer",
   "sync.read": "viewer",
   "server.change": "operator",

@@ -19,6 +19,7 @@ import { type Entered, ExistingOrder, enterOperation } from "./operations/enter.
 import { placeOfCard } from "./operations/resolve.ts";
 import { type OperationRow, operationColumns } from "./operations/rows.ts";
 import { missingOptions, parseOptions } from "./options.ts";
+import { linkStranger } from "./people/link.ts";
 import type { Answer, Entrance, Request, Reveal } from "./request.ts";
 import type { View } from "./view.ts";
 
@@ -38,6 +39,7 @@ export function createEntrance({ engine, identify }: EntranceOptions): Entrance 
       shielded(engine, principal, press(engine, { token, principal, source })),
     reveal: (token, principal, source) =>
       shielded(engine, principal, reveal(engine, { token, principal, source })),
+    link: (stranger, code) => linkStranger({ engine, identify }, stranger, code),
     lookup: (query, principal) => lookup(engine.database, query, principal),
     async form(name, given, principal) {
       const action = engine.registry.get(name);

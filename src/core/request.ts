@@ -1,5 +1,5 @@
 /** The one entrance's contract: what a bot, the console or the API hands in and gets back. */
-import type { Principal } from "./access.ts";
+import type { Principal, Stranger } from "./access.ts";
 import type { LookupKind, Source } from "./action.ts";
 import type { Origin } from "./bot.ts";
 import type { Form } from "./form.ts";
@@ -60,4 +60,9 @@ export interface Entrance {
   form(action: string, given: Record<string, string>, principal: Principal): Promise<Form>;
   /** Who this is on a platform, or null for a stranger. */
   identify(platform: "slack" | "discord", userId: string): Promise<Principal | null>;
+  /**
+   * The one thing that a stranger may ask for: to be linked to the customer that a code was made for. Whatever is wrong
+   * with the code, the error reads the same.
+   */
+  link(stranger: Stranger, code: string): Promise<View>;
 }

@@ -41,6 +41,9 @@ export function fakeEntrance(people: Record<string, Principal>): FakeEntrance {
     async form(action, given, principal) {
       return script.form === undefined ? unscripted() : await script.form(action, given, principal);
     },
+    async link(stranger, code) {
+      return script.link === undefined ? unscripted() : await script.link(stranger, code);
+    },
     identify: (_platform, userId) => Promise.resolve(people[userId] ?? null),
   };
 }

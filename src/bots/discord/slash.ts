@@ -7,12 +7,13 @@ import type {
 import type { Principal } from "../../core/access.ts";
 import { helpView } from "../../core/help.ts";
 import { missingOptions } from "../../core/options.ts";
+import { LINK } from "../../core/people/link.ts";
 import { dryRunOption, helpTopicOption } from "./commands.ts";
 import type { DiscordContext } from "./context.ts";
 import { ask } from "./dispatch.ts";
 import { renderView } from "./message.ts";
 import { notLinked, problemOfRequest } from "./reply.ts";
-import { createResponder } from "./respond.ts";
+import { createResponder, type Responder } from "./respond.ts";
 
 export interface Asked {
   /** The action's name. */
@@ -31,7 +32,7 @@ export async function handleCommand(
     const asked = readCommand(interaction);
     principal = await context.entrance.identify("discord", interaction.user.id);
     if (principal === null) {
-      await responder.show(notLinked(interaction.user.id));
+      await answerStranger(context, { userId: interaction.user.id, responder }, asked);
       return;
     }
     const action = context.registry.find(asked.action);
@@ -49,6 +50,23 @@ export async function handleCommand(
   } finally {
     responder.end();
   }
+}
+
+/** A stranger may be linked, and nothing else. */
+async function answerStranger(
+  { entrance }: DiscordContext,
+  { userId, responder }: { userId: string; responder: Responder },
+  { action, options }: Asked,
+): Promise<void> {
+  if (action !== LINK) {
+    await responder.show(notLinked(userId));
+    return;
+  }
+  // Nothing is done whose outcome the person would not see.
+  if (!(await responder.defer())) return;
+  await responder.show(
+    renderView(await entrance.link({ platform: "discord", userId }, options["code"] ?? "")),
+  );
 }
 
 export function readCommand(

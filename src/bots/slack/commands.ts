@@ -2,12 +2,13 @@
 import type { AckFn, RespondArguments, RespondFn, SlashCommand } from "@slack/bolt";
 import type { Principal } from "../../core/access.ts";
 import { helpView } from "../../core/help.ts";
+import { LINK } from "../../core/people/link.ts";
 import { parseCommand } from "../command.ts";
 import { late, within } from "../deadline.ts";
 import { acknowledge, openModal, placeOf, type SlackContext } from "./context.ts";
-import { renderView } from "./message.ts";
+import { renderView, type SlackMessage } from "./message.ts";
 import { identify, type Sender, workspaceOf } from "./person.ts";
-import { notLinked, problemReply, type Reply, replyTo } from "./reply.ts";
+import { notLinked, problemReply, type Reply, replyTo, sentence } from "./reply.ts";
 
 export interface CommandArgs {
   command: SlashCommand;
@@ -38,9 +39,10 @@ async function answer(context: SlackContext, command: SlashCommand): Promise<Rep
   try {
     const sender = senderOf(command);
     principal = await identify(context.entrance, sender);
-    if (principal === null) return { kind: "message", message: notLinked(command.user_id) };
-
     const group = groupOf(command.command, context.commandPrefix);
+    if (principal === null)
+      return { kind: "message", message: await answerStranger(context, command, group) };
+
     const parsed = parseCommand(group, command.text, context.registry, { principal });
     const { action, options, dryRun } = parsed;
     if (parsed.help) {
@@ -61,6 +63,20 @@ async function answer(context: SlackContext, command: SlashCommand): Promise<Rep
   } catch (error) {
     return { kind: "message", message: problemReply(error, principal, context.log) };
   }
+}
+
+/** A stranger may be linked, and nothing else. */
+async function answerStranger(
+  { entrance, registry }: SlackContext,
+  { user_id: userId, text, command }: SlashCommand,
+  group: string,
+): Promise<SlackMessage> {
+  if (group !== LINK) return notLinked(userId);
+  const { options } = parseCommand(LINK, text, registry);
+  const code = options["code"] ?? "";
+  if (code === "")
+    return sentence(`Write the code that you were given behind the command: ${command} code:…`);
+  return renderView(await entrance.link({ platform: "slack", userId }, code));
 }
 
 /** "/rt-server" → "server". */

@@ -2,6 +2,7 @@
 import type { Action, ActionRegistry } from "../action.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { accountCode, accountShow, accountUnlink, link } from "./account.ts";
 import { serverBuild } from "./build.ts";
 import { serverDelete } from "./delete.ts";
 import { help } from "./help.ts";
@@ -10,8 +11,10 @@ import { opsList, opsShow } from "./ops.ts";
 import { serverPassword } from "./password.ts";
 import { serverPower } from "./power.ts";
 import { serverProvision } from "./provision.ts";
+import { serverRescue, serverUnrescue } from "./rescue.ts";
 import { serverResize } from "./resize.ts";
 import { opsAbandon, opsAdopt, opsCancel, opsConfirm, opsRetry } from "./resolve.ts";
+import { snapshotCreate, snapshotDelete, snapshotList, snapshotRollback } from "./snapshot.ts";
 import { syncRun, syncStatus } from "./sync.ts";
 
 const actions: readonly Action[] = [
@@ -22,7 +25,13 @@ const actions: readonly Action[] = [
   serverResize,
   serverPower,
   serverPassword,
+  serverRescue,
+  serverUnrescue,
   serverDelete,
+  snapshotCreate,
+  snapshotList,
+  snapshotRollback,
+  snapshotDelete,
   opsList,
   opsShow,
   opsConfirm,
@@ -32,6 +41,10 @@ const actions: readonly Action[] = [
   opsAbandon,
   syncRun,
   syncStatus,
+  link,
+  accountShow,
+  accountCode,
+  accountUnlink,
   help,
 ];
 

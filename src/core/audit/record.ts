@@ -3,7 +3,7 @@ import type { Principal } from "../access.ts";
 import type { Source } from "../action.ts";
 
 export interface AuditEntry {
-  principal: Principal;
+  principal: Pick<Principal, "id" | "name"> & { kind: Principal["kind"] | "stranger" };
   source: Source;
   action: string;
   /** A public id, or what was typed when nothing was found. */

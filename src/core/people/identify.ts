@@ -1,6 +1,6 @@
-/** Who somebody is: staff from the configuration, customers by the ids that the configuration names for them. */
+/** Who somebody is: staff from the configuration, customers by the chat identities that are linked to them. */
 import type { Queryable } from "../../database/client.ts";
-import type { Principal, StaffRole } from "../access.ts";
+import type { Principal, StaffRole, Stranger } from "../access.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 
@@ -8,12 +8,6 @@ export interface StaffMember {
   id: string;
   name: string;
   role: StaffRole;
-  slack: readonly string[];
-  discord: readonly string[];
-}
-
-export interface CustomerIdentity {
-  ref: string;
   slack: readonly string[];
   discord: readonly string[];
 }
@@ -29,16 +23,12 @@ export interface People {
 export interface PeopleOptions {
   database: Queryable;
   staff: readonly StaffMember[];
-  customers: readonly CustomerIdentity[];
 }
 
-export function createPeople({ database, staff, customers }: PeopleOptions): People {
+export function createPeople({ database, staff }: PeopleOptions): People {
   const members = new Map(staff.map((member) => [member.id, principalOf(member)]));
-  const refs = new Map<string, string>();
   const staffIds = new Map<string, string>();
   for (const platform of ["slack", "discord"] as const) {
-    for (const customer of customers)
-      for (const id of customer[platform]) refs.set(`${platform}:${id}`, customer.ref);
     for (const member of staff)
       for (const id of member[platform]) staffIds.set(`${platform}:${id}`, member.id);
   }
@@ -48,11 +38,9 @@ export function createPeople({ database, staff, customers }: PeopleOptions): Peo
     findStaff,
 
     async identify(platform, userId) {
-      const key = `${platform}:${userId}`;
-      const staffId = staffIds.get(key);
+      const staffId = staffIds.get(`${platform}:${userId}`);
       if (staffId !== undefined) return findStaff(staffId);
-      const ref = refs.get(key);
-      return ref === undefined ? null : findCustomer(database, ref);
+      return findLinked(database, { platform, userId });
     },
 
     async parsePrincipal(text) {
@@ -81,6 +69,28 @@ export function createPeople({ database, staff, customers }: PeopleOptions): Peo
 
 function principalOf({ id, name, role }: StaffMember): Principal {
   return { kind: "staff", id, name, role };
+}
+
+/** Asked each time, so that linking and unlinking count at once, in every process. */
+async function findLinked(database: Queryable, { platform, userId }: Stranger): Promise<Principal | null> {
+  const [row] = await database.sql<{ id: string; ref: string; name: string }>(
+    `SELECT c.id, c.ref, c.name FROM identities i JOIN customers c ON c.id = i.customer_id
+      WHERE i.platform = $1 AND i.user_id = $2 AND i.revoked_at IS NULL AND c.closed_at IS NULL`,
+    [platform, userId],
+  );
+  if (row === undefined) return null;
+  return {
+    kind: "customer",
+    id: row.ref,
+    name: row.name,
+    customerId: row.id,
+    via: identityOf({ platform, userId }),
+  };
+}
+
+/** "slack:U0123": as people see and type it. */
+export function identityOf({ platform, userId }: Stranger): string {
+  return `${platform}:${userId}`;
 }
 
 async function findCustomer(database: Queryable, ref: string): Promise<Principal | null> {

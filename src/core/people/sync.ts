@@ -16,6 +16,8 @@ export interface Configured {
     name: string;
     email?: string | undefined;
     maxServers?: number | undefined;
+    slack?: readonly string[];
+    discord?: readonly string[];
   }[];
   plans: readonly {
     code: string;
@@ -32,6 +34,7 @@ export interface Configured {
 export async function syncPeople(tx: Transaction, configured: Configured): Promise<void> {
   await tx.sql("SELECT pg_advisory_xact_lock($1)", [LOCK]);
   await syncCustomers(tx, configured.customers);
+  await syncIdentities(tx, configured.customers);
   await syncPlans(tx, configured.plans);
   await syncClouds(tx, configured.clouds);
 }
@@ -55,6 +58,36 @@ async function syncCustomers(tx: Transaction, customers: Configured["customers"]
   await tx.sql(
     "UPDATE customers SET closed_at = clock() WHERE closed_at IS NULL AND NOT ref = ANY($1::text[])",
     [customers.map((customer) => customer.ref)],
+  );
+}
+
+/**
+ * What the configuration says of an identity counts: one that it no longer names is revoked, and one that was linked by a
+ * code to somebody else, too.
+ */
+async function syncIdentities(tx: Transaction, customers: Configured["customers"]): Promise<void> {
+  const rows = customers.flatMap(({ ref, slack = [], discord = [] }) => [
+    ...slack.map((userId) => ({ id: newId(), ref, platform: "slack", user_id: userId })),
+    ...discord.map((userId) => ({ id: newId(), ref, platform: "discord", user_id: userId })),
+  ]);
+  const wanted = JSON.stringify(rows);
+  await tx.sql(
+    `WITH wanted AS (
+       SELECT c.id AS customer_id, r.platform, r.user_id
+         FROM jsonb_to_recordset($1::jsonb) AS r(ref text, platform text, user_id text) JOIN customers c ON c.ref = r.ref)
+     UPDATE identities i SET revoked_at = clock() WHERE i.revoked_at IS NULL AND (
+       (i.source = 'configuration' AND NOT EXISTS (SELECT FROM wanted w
+          WHERE w.customer_id = i.customer_id AND w.platform = i.platform AND w.user_id = i.user_id))
+       OR (i.source = 'code' AND EXISTS (SELECT FROM wanted w WHERE w.platform = i.platform AND w.user_id = i.user_id)))`,
+    [wanted],
+  );
+  await tx.sql(
+    `INSERT INTO identities (id, customer_id, platform, user_id, source)
+     SELECT r.id, c.id, r.platform, r.user_id, 'configuration'
+       FROM jsonb_to_recordset($1::jsonb) AS r(id uuid, ref text, platform text, user_id text)
+       JOIN customers c ON c.ref = r.ref
+     ON CONFLICT (platform, user_id) WHERE revoked_at IS NULL DO NOTHING`,
+    [wanted],
   );
 }
 

@@ -145,6 +145,7 @@ export function createFakeEntrance(): FakeEntrance {
       async identify() {
         return null;
       },
+      link: () => Promise.reject(new Error("a console knows no strangers")),
     },
   };
   return fake;

@@ -25,7 +25,7 @@ test("the example's settings fill the tables and name the people", async () => {
   const settings = readSettings({ env, cwd });
 
   await database.transaction((tx) => syncPeople(tx, settings));
-  const people = createPeople({ database, staff: settings.staff, customers: settings.customers });
+  const people = createPeople({ database, staff: settings.staff });
 
   expect(await database.sql("SELECT name, provider FROM clouds ORDER BY name")).toEqual([
     { name: "main", provider: "openstack" },

@@ -7,7 +7,14 @@ import { clean, testDatabase } from "../../support/database.ts";
 
 const CONFIGURED: Configured = {
   customers: [
-    { ref: "ada", name: "Ada", email: "ada@example.com", maxServers: 2 },
+    {
+      ref: "ada",
+      name: "Ada",
+      email: "ada@example.com",
+      maxServers: 2,
+      slack: ["UADA"],
+      discord: ["100000000000000002"],
+    },
     { ref: "bob", name: "Bob" },
   ],
   plans: [
@@ -144,7 +151,6 @@ describe("createPeople", () => {
         { id: "sam", name: "Sam", role: "operator", slack: ["U1", "U2"], discord: ["100000000000000001"] },
         { id: "rita", name: "Rita", role: "admin", slack: [], discord: [] },
       ],
-      customers: [{ ref: "ada", slack: ["UADA"], discord: ["100000000000000002"] }],
     });
   const SAM = { kind: "staff", id: "sam", name: "Sam", role: "operator" };
 
@@ -164,6 +170,7 @@ describe("createPeople", () => {
       id: "ada",
       name: "Ada",
       customerId: row?.id,
+      via: "slack:UADA",
     });
     await sync({ ...CONFIGURED, customers: [] });
     await expect(people().identify("slack", "UADA")).resolves.toBeNull();
