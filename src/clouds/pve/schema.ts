@@ -68,6 +68,8 @@ export const Interfaces = z.array(
   z.looseObject({ iface: z.string(), type: z.string().optional(), active: flag.optional() }),
 );
 
+export const FirewallOptions = z.looseObject({ enable: flag.optional() });
+
 export const AgentInterfaces = z.looseObject({
   result: z.array(
     z.looseObject({
@@ -83,4 +85,24 @@ export const AgentInterfaces = z.looseObject({
 export const AgentOs = z.looseObject({ result: z.looseObject({ id: z.string().optional() }) });
 export const Ticket = z.looseObject({ ticket: z.string(), CSRFPreventionToken: z.string() });
 export const Version = z.looseObject({ version: z.string() });
+/** Privileges by path; 1 where they hold below it, too. */
 export const Permissions = z.record(z.string(), z.record(z.string(), z.unknown()));
+export type Permissions = z.infer<typeof Permissions>;
+
+export const BackupStorages = z.array(
+  z.looseObject({
+    storage: z.string(),
+    shared: flag.optional(),
+    enabled: flag.optional(),
+    active: flag.optional(),
+  }),
+);
+const BackupRow = z.looseObject({
+  volid: z.string(),
+  ctime: number.optional(),
+  /** qemu or lxc. */
+  subtype: z.string().optional(),
+  protected: flag.optional(),
+});
+export type BackupRow = z.infer<typeof BackupRow>;
+export const BackupRows = z.array(BackupRow);

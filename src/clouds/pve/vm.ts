@@ -3,7 +3,7 @@
 import { isServiceError } from "../../core/errors.ts";
 import type { PveClient } from "./client.ts";
 import type { Parameters } from "./form.ts";
-import { AgentInterfaces, AgentOs, Pending, VmConfig, VmStatus } from "./schema.ts";
+import { AgentInterfaces, AgentOs, FirewallOptions, Pending, VmConfig, VmStatus } from "./schema.ts";
 import type { Upid } from "./upid.ts";
 
 export interface VmAddress {
@@ -39,6 +39,16 @@ export async function findConfig(
 
 export function getStatus(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<VmStatus> {
   return client.read({ path: `${pathOf(at)}/status/current`, signal }, VmStatus);
+}
+
+/** Whether rules of its own keep anything out of it. */
+export async function isFirewallOn(
+  client: PveClient,
+  at: VmAddress,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const path = `${pathOf(at)}/firewall/options`;
+  return (await client.read({ path, signal }, FirewallOptions)).enable === true;
 }
 
 /** The keys whose new value waits for a real restart. */
