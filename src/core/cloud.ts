@@ -77,6 +77,8 @@ export interface RemoteServer {
   data?: Record<string, unknown>;
   /** The cloud itself refuses to delete it; absent where it cannot say. */
   deleteProtected?: boolean;
+  /** All that it has; only in lists, and only when the cloud says so on the way. Absent says nothing. */
+  snapshots?: readonly RemoteSnapshot[];
 }
 
 export interface RemoteSnapshot {
@@ -178,6 +180,14 @@ export const RebuildOrder = z.object({
 });
 export type RebuildOrder = z.infer<typeof RebuildOrder>;
 
+/** One that is there. */
+export interface SnapshotRef {
+  externalId: string;
+  name: string;
+  /** ISO 8601. One of that name that was taken at another time is another one: refused as `drifted`. */
+  takenAt?: string;
+}
+
 /** Procedures on snapshots. */
 export interface SnapshotProcedures {
   create(order: {
@@ -186,8 +196,9 @@ export interface SnapshotProcedures {
     description: string;
     withMemory: boolean;
   }): PlannedStep[];
-  rollback(order: { externalId: string; name: string }): PlannedStep[];
-  remove(order: { externalId: string; name: string }): PlannedStep[];
+  /** Also brings the server back to the power it had. */
+  rollback(order: SnapshotRef): PlannedStep[];
+  remove(order: SnapshotRef): PlannedStep[];
   /** Complete; throws `cloud_not_found` when the server is gone. */
   list(externalId: string, signal?: AbortSignal): Promise<RemoteSnapshot[]>;
 }
@@ -262,6 +273,10 @@ export interface Cloud {
 
   /** What outlives the deletion of a server, one sentence each. */
   readonly survivesRemoval: readonly string[];
+  /** What is gone with it besides its disk. */
+  readonly goesWithRemoval?: readonly string[];
+  /** `remove` can take the server's backups along. */
+  readonly removesBackups?: true;
 
   /** Can the order be carried out now: quota, image, network, size. Changes nothing. */
   preflightProvision(order: ProvisionOrder, signal: AbortSignal): Promise<void>;

@@ -18,6 +18,8 @@ import { discardStep } from "./steps/discard.ts";
 import { diskStep, planDisk } from "./steps/disk.ts";
 import { passwordStep, planPassword } from "./steps/password.ts";
 import { planPower, powerStep, rebootStep } from "./steps/power.ts";
+import { planProtect, protectStep } from "./steps/protect.ts";
+import { purgeStep } from "./steps/purge.ts";
 import { planReady, readyStep } from "./steps/ready.ts";
 import { planReserve, reserveStep } from "./steps/reserve.ts";
 import { applySizeStep, planResize, setSizeStep } from "./steps/resize.ts";
@@ -59,7 +61,9 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       applySizeStep(client),
       passwordStep(client),
       haltStep(client),
+      purgeStep(client),
       destroyStep(client),
+      protectStep(client),
     ],
     powerVerbs,
 
@@ -74,8 +78,11 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     resize: planResize,
     power: ({ externalId, verb }) => [planPower({ externalId, verb })],
     password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
-    remove: ({ externalId }) => planDelete(externalId),
+    remove: planDelete,
     survivesRemoval: ["Backups of it in the cloud's storages stay."],
+    goesWithRemoval: ["Its snapshots and its entries in backup jobs, replication and HA go, too."],
+    removesBackups: true,
+    protect: (order) => [planProtect(order)],
 
     preflightProvision: (order, signal) => preflightProvision(client, order, signal),
     inspect: (externalId, signal) => inspect(client, externalId, signal),
@@ -121,7 +128,7 @@ const PRIVILEGES = [
 
 async function check(client: PveClient): Promise<ConnectionCheck[]> {
   const checks: readonly (readonly [string, () => Promise<string>])[] = [
-    ["api", async () => `PVE ${(await client.read({ path: "/version" }, Version)).version}`],
+    ["api", async () => `PVE ${(await client.read({ path: "/version", anyway: true }, Version)).version}`],
     ["privileges", () => checkPrivileges(client)],
     [
       "nodes",

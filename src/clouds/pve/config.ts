@@ -76,6 +76,10 @@ export function hasAgent(config: VmConfig): boolean {
   return (parts["enabled"] ?? parts[""]) === "1";
 }
 
+export function isProtected(config: VmConfig): boolean {
+  return config["protection"] === "1";
+}
+
 /** Lower case; a clone always gets a new one. */
 export function smbiosUuidOf(config: VmConfig): string | null {
   return properties(config["smbios1"] ?? "")["uuid"]?.toLowerCase() ?? null;

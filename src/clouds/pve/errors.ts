@@ -28,7 +28,7 @@ const RULES: readonly Rule[] = [
   {
     // Locks that PVE's own clean-up or a neighbour holds for seconds.
     pattern:
-      /can't lock file .* - got timeout|Failed to obtain guest migration lock|cfs-lock .* (?:got lock request timeout|error)|got no worker upid|checksum mismatch/iu,
+      /can't lock file .* - got timeout|Failed to obtain guest migration lock|cfs-lock .* (?:got lock request timeout|error)|error with cfs lock|got no worker upid|checksum mismatch/iu,
     code: "cloud_conflict",
     message: "The cloud is busy with this server for a moment.",
     retryable: true,
@@ -67,6 +67,12 @@ const RULES: readonly Rule[] = [
     facts: () => ({ protected: true }),
   },
   {
+    // PVE::Storage::Plugin::free_image
+    pattern: /cannot remove protected volume/iu,
+    code: "cloud_conflict",
+    message: "A backup of the server is protected in the cloud, so it was not deleted.",
+  },
+  {
     pattern: /is running - destroy failed|unable to (?:remove|destroy) VM \d+ - used in HA/iu,
     code: "cloud_conflict",
     message: "The cloud does not delete a server that is running. It must be stopped first.",
@@ -75,6 +81,38 @@ const RULES: readonly Rule[] = [
     pattern: /still in use by linked clone/iu,
     code: "cloud_conflict",
     message: "Other servers are built on this one's disk, so it cannot be deleted.",
+  },
+  {
+    pattern: /snapshot feature is not available/iu,
+    code: "unsupported",
+    message: "The storage of this server's disk cannot take snapshots, so none was taken.",
+  },
+  {
+    pattern: /snapshot name '.*' already used/iu,
+    code: "cloud_conflict",
+    message: "The server has a snapshot of that name already, so none was taken. Choose another name.",
+  },
+  {
+    pattern: /snapshot '.*' does not exist/iu,
+    code: "cloud_not_found",
+    message: "The snapshot is no longer there.",
+  },
+  {
+    // ZFS and others: pve-storage, volume_rollback_is_possible.
+    pattern: /is not (?:the )?most recent snapshot|more recent snapshots? exist/iu,
+    code: "cloud_conflict",
+    message:
+      "The storage of this server's disk goes back to the newest snapshot only, so nothing was changed. Delete the newer ones first.",
+  },
+  {
+    pattern: /unable to rollback to incomplete snapshot/iu,
+    code: "cloud_conflict",
+    message: "This snapshot was never finished, so nothing was changed. Delete it.",
+  },
+  {
+    pattern: /volume '\S+:iso\/.*' does not exist/iu,
+    code: "cloud_invalid",
+    message: "The ISO image is not there, so the server cannot boot from it. Our operators must put it there.",
   },
   {
     pattern: /QEMU guest agent is not running|No QEMU guest agent configured/iu,
@@ -234,7 +272,8 @@ function refused(text: string, options: ServiceErrorOptions): ServiceError {
 function serverError(call: FailedCall, text: string, options: ServiceErrorOptions): ServiceError {
   const { response } = call;
   // 500 with a text is PVE's own "no"; the other ones are of what stands before its API, or of a proxy before that.
-  if (response.status === 500 && text !== "" && isFromPve(response)) {
+  // A mere "got timeout" is neither: something behind the API was too slow, whatever it has done.
+  if (response.status === 500 && text !== "" && !/^got timeout$/iu.test(text) && isFromPve(response)) {
     const known = typed(text, options);
     if (known !== null) return known;
     return new ServiceError("cloud_failed", "The cloud refused this. Staff see its reason.", options);
@@ -247,7 +286,11 @@ function serverError(call: FailedCall, text: string, options: ServiceErrorOption
     );
   }
   // 596: pveproxy waited 30 s for the daemon behind it; 599 is the same of other versions.
-  const late = response.status === 596 || response.status === 599 || response.status === 504;
+  const late =
+    /^got timeout$/iu.test(text) ||
+    response.status === 596 ||
+    response.status === 599 ||
+    response.status === 504;
   return new ServiceError(
     late ? "timeout" : "unreachable",
     late

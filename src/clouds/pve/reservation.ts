@@ -36,6 +36,32 @@ export async function holderOf(client: PveClient, database: Queryable, vmid: num
   return rows[0]?.operationId ?? null;
 }
 
+export interface OwnNumber {
+  vmid: number;
+  /** By the database's clock. */
+  since: Date;
+  /** When a rebuild had put another one in its place; null for the one that it has now. */
+  until: Date | null;
+}
+
+/** The VMID of a server and those that it had before it was rebuilt, with the time in which they were its. */
+export async function ownNumbers(
+  client: PveClient,
+  { database, operation }: { database: Queryable; operation: { id: string } },
+  vmid: number,
+): Promise<OwnNumber[]> {
+  return database.sql<OwnNumber>(
+    `SELECT r.vmid, r.created_at AS since, CASE WHEN r.vmid = $2 THEN NULL ELSE now.finished_at END AS until
+     FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id
+       LEFT JOIN (SELECT h.cloud_id, o.finished_at FROM vmid_reservations h JOIN operations o ON o.id = h.operation_id
+                  WHERE h.vmid = $2) now ON now.cloud_id = r.cloud_id
+     WHERE c.name = $1 AND r.spoilt_at IS NULL AND (r.vmid = $2 OR r.operation_id IN (
+       SELECT o.id FROM operations o JOIN operations self ON self.server_id = o.server_id WHERE self.id = $3))
+     ORDER BY r.vmid`,
+    [client.cloud, vmid, operation.id],
+  );
+}
+
 /** A stranger has it: it is not ours any more, and nobody of ours gets it again. */
 export async function spoil(client: PveClient, database: Queryable, vmid: number): Promise<void> {
   client.log.warn({ cloud: client.cloud, vmid }, "somebody else uses a VMID of our range");

@@ -44,8 +44,29 @@ export const VmStatus = z.looseObject({
 export type VmStatus = z.infer<typeof VmStatus>;
 
 export const Pending = z.array(
-  z.looseObject({ key: z.string(), pending: z.unknown().optional(), delete: number.optional() }),
+  z.looseObject({
+    key: z.string(),
+    value: z.union([z.string(), z.number(), z.boolean()]).optional(),
+    pending: z.union([z.string(), z.number(), z.boolean()]).optional(),
+    delete: number.optional(),
+  }),
 );
+
+/** `snapstate` while it is being taken or deleted, and after that was broken off. */
+export const Snapshots = z.array(
+  z.looseObject({
+    name: z.string(),
+    description: z.string().optional(),
+    /** Seconds; absent for the entry "current". */
+    snaptime: number.optional(),
+    vmstate: flag.optional(),
+    parent: z.string().optional(),
+    snapstate: z.string().optional(),
+  }),
+);
+export type Snapshots = z.infer<typeof Snapshots>;
+export const Feature = z.looseObject({ hasFeature: flag });
+export const StorageContent = z.array(z.looseObject({ volid: z.string() }));
 
 export const Task = z.looseObject({
   upid: z.string(),

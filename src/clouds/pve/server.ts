@@ -16,6 +16,7 @@ import {
   coresOf,
   diskGibOf,
   hasAgent,
+  isProtected,
   macAddressesOf,
   memoryMibOf,
   smbiosUuidOf,
@@ -24,7 +25,7 @@ import {
 } from "./config.ts";
 import { markersIn, markerText } from "./marker.ts";
 import type { VmStatus } from "./schema.ts";
-import { providerStatusOf, stateOf, workLockOf } from "./state.ts";
+import { lockAdviceOf, providerStatusOf, stateOf, workLockOf } from "./state.ts";
 import { agentAddresses, getStatus } from "./vm.ts";
 
 /** On every VM of ours, so that one list shows which are. */
@@ -77,6 +78,7 @@ export async function remoteServerOf(
     diskGib: diskGibOf(config),
     addresses: await addressesOf(client, found, { status, signal }),
     markers,
+    deleteProtected: isProtected(config),
     // Of a VM without our marker nothing is recorded: it may be a stranger's that got the number.
     data:
       markers.length === 0
@@ -126,7 +128,9 @@ function mayHold(task: { type: string; id?: string | null | undefined }, vmid: n
 }
 
 export function stuckLockAdvice({ node, vmid }: { node: string; vmid: number }, lock: string): string {
-  return `VM ${vmid} is locked (${lock}) and no task of PVE is at work on it. On ${node}, after a look at its disks, run: qm unlock ${vmid}`;
+  const unlock = `VM ${vmid} is locked (${lock}) and no task of PVE is at work on it. On ${node}, after a look at its disks, run: qm unlock ${vmid}`;
+  const then = lockAdviceOf(lock, vmid);
+  return then === "" ? unlock : `${unlock}. ${then}`;
 }
 
 async function addressesOf(

@@ -17,7 +17,11 @@ const NOTES: Readonly<Record<string, string>> = {
   qmsuspend: "saving its memory",
   qmresume: "restoring its memory",
   qmdestroy: "being removed",
+  imgdel: "deleting its backups",
   resize: "growing the disk",
+  qmsnapshot: "taking the snapshot",
+  qmrollback: "going back to the snapshot",
+  qmdelsnapshot: "deleting the snapshot",
 };
 
 export function createWatch(client: PveClient, lookEveryMs: number): Watch {

@@ -18,10 +18,11 @@ interface Known {
   memoryMib: number;
   diskGib: number;
   addresses: string[];
+  deleteProtected: boolean;
 }
 
 const columns = `s.id, s.external_id AS "externalId", s.state, s.provider_status AS "providerStatus", s.vcpus,
-  s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses`;
+  s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses, s.delete_protected AS "deleteProtected"`;
 
 /** SQL: nobody knows better than the list. $1 is the live states, $2 when the list was asked for. */
 const untouched = `s.deleted_at IS NULL AND s.state <> 'deleted' AND s.external_id IS NOT NULL
@@ -104,6 +105,7 @@ function isSame(server: Known, now: RemoteServer): boolean {
     size(server.vcpus, now.vcpus) &&
     size(server.memoryMib, now.memoryMib) &&
     size(server.diskGib, now.diskGib) &&
+    server.deleteProtected === (now.deleteProtected ?? server.deleteProtected) &&
     server.addresses.toSorted().join() === now.addresses.toSorted().join()
   );
 }

@@ -11,9 +11,11 @@ import type {
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
+import { isProtected } from "../config.ts";
 import { remoteServerOf } from "../server.ts";
 import { destroyVm, powerVm } from "../vm.ts";
 import { isOff } from "./power.ts";
+import { planPurge } from "./purge.ts";
 import { findTarget, requireUnlocked } from "./target.ts";
 import { explained, judgeTask, refusal, waitFor } from "./task.ts";
 
@@ -21,10 +23,17 @@ const Input = z.object({ externalId: z.string() });
 const CALL_TIMEOUT_MS = 2 * 60_000;
 const GONE = { kind: "done", gone: true, note: "It was gone from the cloud already." } as const;
 
-export function planDelete(externalId: string): PlannedStep[] {
+export function planDelete({
+  externalId,
+  backups = false,
+}: {
+  externalId: string;
+  backups?: boolean;
+}): PlannedStep[] {
   const input: z.infer<typeof Input> = { externalId };
   return [
     { name: "pve.halt", label: "Switch the server off", input },
+    ...(backups ? [planPurge(externalId)] : []),
     { name: "pve.destroy", label: "Delete the server", input: { ...input } },
   ];
 }
@@ -64,7 +73,7 @@ export async function halt(client: PveClient, context: StepContext, vm: FoundVm)
 }
 
 export function requireUnprotected(client: PveClient, { vmid, config }: FoundVm): void {
-  if (config["protection"] !== "1") return;
+  if (!isProtected(config)) return;
   throw new ServiceError(
     "cloud_conflict",
     "The server is protected against deletion in the cloud, so nothing was deleted. The protection must be switched off there first.",
