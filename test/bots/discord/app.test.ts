@@ -91,6 +91,27 @@ describe("commands", () => {
     expect(rig.entrance.requests).toEqual([]);
   });
 
+  it("hand a stranger's code on, shown to them alone", async () => {
+    const sent: unknown[] = [];
+    rig.entrance.script.link = (stranger, code) => {
+      sent.push([stranger, code]);
+      return code === "GOOD"
+        ? Promise.resolve({ title: "Linked to Ada.", tone: "success" })
+        : Promise.reject(new ServiceError("not_found", "Code is not valid."));
+    };
+    const good = await rig.command(MALLORY, "link", { code: "GOOD" });
+    const bad = await rig.command(MALLORY, "link", { code: "BAD" });
+    expect(rig.discord.first(good)).toMatchObject({ data: { flags: 64 } });
+    expect(shownText(good)).toContain("Linked to Ada.");
+    expect(shownText(bad)).toContain("Code is not valid.");
+    const stranger = { platform: "discord", userId: MALLORY };
+    expect(sent).toEqual([
+      [stranger, "GOOD"],
+      [stranger, "BAD"],
+    ]);
+    expect(rig.entrance.requests).toEqual([]);
+  });
+
   it("answer help by themselves when no action does", async () => {
     const id = await rig.command(ALICE, "help", { topic: "server resize" });
     expect(shownText(id)).toContain("/server resize");

@@ -90,6 +90,31 @@ describe("commands", () => {
     expect(rig.entrance.requests).toEqual([]);
   });
 
+  it("hands a stranger's code on, and their other commands not", async () => {
+    const sent: unknown[] = [];
+    rig.entrance.script.link = (stranger, code) => {
+      sent.push([stranger, code]);
+      return code === "GOOD"
+        ? Promise.resolve({ title: "Linked to Ada.", tone: "success" })
+        : Promise.reject(new ServiceError("not_found", "Code is not valid."));
+    };
+    const good = await rig.command("U9", "code:GOOD", { command: "/link" });
+    const bad = await rig.command("U9", "BAD-CODE", { command: "/link" });
+    const none = await rig.command("U9", "", { command: "/link" });
+    const help = await rig.command("U9", "link", { command: "/help" });
+    expect(good.body).toMatchObject({ response_type: "ephemeral" });
+    expect(textOf(good.body)).toContain("Linked to Ada.");
+    expect(bad.body?.["text"]).toBe("Code is not valid.");
+    expect(none.body?.["text"]).toContain("/link code:");
+    expect(help.body?.["text"]).toMatch(/\(U9\) is not linked/);
+    const stranger = { platform: "slack", userId: "U9" };
+    expect(sent).toEqual([
+      [stranger, "GOOD"],
+      [stranger, "BAD-CODE"],
+    ]);
+    expect(rig.entrance.requests).toEqual([]);
+  });
+
   it("answers unknown commands and verbs with the nearest one, and help without the entrance", async () => {
     const verb = await rig.command("U1", "resise web-1");
     expect(verb.body?.["text"]).toContain("Did you mean /server resize?");
