@@ -1,8 +1,9 @@
-/** npm run bench [-- ack|waits|engine|start …]: figures as ratios to a baseline of the same run, never a pass or a fail. */
+/** npm run bench [-- ack|waits|pve|engine|start …]: figures as ratios to a baseline of the same run, never a pass or a fail. */
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { parseArgs } from "node:util";
 import { benchAck } from "./ack.ts";
 import { benchEngine } from "./engine.ts";
+import { benchPve } from "./pve.ts";
 import { note } from "./report.ts";
 import { withoutServer } from "./stage.ts";
 import { benchStart } from "./start.ts";
@@ -11,6 +12,7 @@ import { benchWaits } from "./waits.ts";
 const benches: Record<string, (options: { short: boolean }) => Promise<void>> = {
   ack: benchAck,
   waits: benchWaits,
+  pve: benchPve,
   engine: benchEngine,
   start: benchStart,
 };

@@ -96,7 +96,7 @@ export function engineOn(
 export async function furnish(
   database: Database,
   cloud: Pick<Cloud, "name" | "provider">,
-  { slots, servers }: { slots: number; servers: number },
+  { slots, servers, network = "private" }: { slots: number; servers: number; network?: string },
 ): Promise<void> {
   const [customerId, cloudId] = [newId(), newId()];
   await database.sql(`INSERT INTO customers (id, ref, name) VALUES ($1, 'ada', 'Ada')`, [customerId]);
@@ -111,7 +111,7 @@ export async function furnish(
   ]);
   await database.sql(
     `INSERT INTO plans (id, code, name, vcpus, memory_mib, disk_gib, targets) VALUES ($1, 's', 'Small', 1, 2048, 10, $2::jsonb)`,
-    [newId(), { [cloud.name]: { flavor: "m1.small", network: "private" } }],
+    [newId(), { [cloud.name]: { flavor: "m1.small", network } }],
   );
   await database.sql(
     `INSERT INTO servers (id, public_id, customer_id, cloud_id, external_id, name, state, vcpus, memory_mib, disk_gib, addresses, synced_at)

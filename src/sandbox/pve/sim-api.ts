@@ -123,6 +123,7 @@ const TrapsBody = z.strictObject({
   errorStyle: z.enum(["json", "reason"]).optional(),
   stealVmids: z.number().optional(),
   forkDelayMs: z.number().optional(),
+  tasksTakeMs: z.tuple([z.number(), z.number()]).optional(),
   deafGuests: z.boolean().optional(),
   agentAfterMs: z.number().optional(),
   noQuorum: z.boolean().optional(),

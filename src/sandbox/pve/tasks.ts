@@ -143,7 +143,9 @@ async function runWorker(
   try {
     // The answer with the UPID leaves before the worker's first step: the gap in which VMIDs are lost.
     const gapMs = cluster.traps.forkDelayMs ?? Math.max(5, 20 * cluster.options.speed);
-    await Promise.race([pauseExactly(cluster, gapMs), stopped]);
+    const [least, most] = cluster.traps.tasksTakeMs ?? [0, 0];
+    const longerMs = least + Math.random() * (most - least);
+    await Promise.race([pauseExactly(cluster, gapMs + longerMs), stopped]);
     if (fault?.at === "start") await strike();
     if (task.endedAt !== undefined) return;
     await work(tools);

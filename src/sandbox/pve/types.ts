@@ -22,6 +22,8 @@ export interface Traps {
   stealVmids?: number;
   /** How long a worker takes from its UPID to its first step, whatever the speed. Default 20 at speed 1, at least 5. */
   forkDelayMs?: number;
+  /** Every task takes so much longer, whatever the speed: at random, between these two. Default: no longer. */
+  tasksTakeMs?: [least: number, most: number];
   /** Guests ignore ACPI and the agent's shutdown: shutdown and reboot time out. */
   deafGuests?: boolean;
   /** When the guest agent answers after a start, at speed 1. Default 3000. */
