@@ -10,7 +10,15 @@ import type { PlannedStep, StepDefinition } from "./operations/step.ts";
 import type { View } from "./view.ts";
 
 /** What a lookup lists, always filtered by principal (core/lookup.ts). */
-export type LookupKind = "server" | "plan" | "image" | "network" | "customer" | "cloud" | "operation";
+export type LookupKind =
+  | "server"
+  | "plan"
+  | "image"
+  | "network"
+  | "customer"
+  | "cloud"
+  | "operation"
+  | "snapshot";
 
 /**
  * One option of a command. `type` decides how text becomes a value (core/options.ts):

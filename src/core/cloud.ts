@@ -185,7 +185,7 @@ export interface SnapshotRef {
   externalId: string;
   name: string;
   /** ISO 8601. One of that name that was taken at another time is another one: refused as `drifted`. */
-  takenAt?: string;
+  takenAt?: string | undefined;
 }
 
 /** Procedures on snapshots. */
@@ -206,7 +206,7 @@ export interface SnapshotProcedures {
 /** Procedures that boot a server from other media, and from its own disk again. */
 export interface RescueProcedures {
   /** `media`: what to boot from; the cloud's configured one when absent. */
-  enter(order: { externalId: string; media?: string }): PlannedStep[];
+  enter(order: { externalId: string; media?: string | undefined }): PlannedStep[];
   leave(order: { externalId: string }): PlannedStep[];
 }
 

@@ -6,13 +6,14 @@ import type { Queryable } from "../database/client.ts";
 import { ownOperations, ownRows, type Principal, tenantOf } from "./access.ts";
 import type { LookupKind } from "./action.ts";
 import { liveStates } from "./operations/state.ts";
+import { describeMoment } from "./servers/snapshots.ts";
 
 export interface LookupQuery {
   kind: LookupKind;
   /** As typed so far; empty for all. */
   text: string;
   limit: number;
-  /** What the other options hold: `cloud` and `plan` narrow images and networks. */
+  /** What the other options hold: `cloud` and `plan` narrow images and networks, `server` narrows snapshots. */
   options?: Record<string, string>;
 }
 
@@ -103,6 +104,21 @@ const finders: Record<LookupKind, (database: Queryable, search: Search) => Promi
         `${row.action.replaceAll(".", " ")}${row.name === null ? "" : ` ${row.name}`} (${row.publicId})`,
         row.state.replaceAll("_", " "),
       ].join(", "),
+    }));
+  },
+
+  async snapshot(database, { prefix, part, limit, options, principal }) {
+    const rows = await database.sql<{ name: string; server: string; takenAt: Date | null }>(
+      `SELECT n.name, s.name AS server, n.taken_at AS "takenAt"
+         FROM snapshots n JOIN servers s ON s.id = n.server_id
+        WHERE ${ownRows("s.customer_id", 4)} AND s.deleted_at IS NULL AND ${matches("n.name")}
+          AND ($5::text IS NULL OR s.public_id = $5 OR lower(s.name) = lower($5))
+        ORDER BY ${prefixFirst("n.name")}, n.taken_at DESC NULLS LAST, lower(n.name), s.public_id LIMIT $3`,
+      [prefix, part, limit, tenantOf(principal), given(options["server"])],
+    );
+    return rows.map(({ name, server, takenAt }) => ({
+      value: name,
+      label: [`${name} of ${server}`, ...(takenAt === null ? [] : [describeMoment(takenAt)])].join(", "),
     }));
   },
 

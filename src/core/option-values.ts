@@ -155,6 +155,7 @@ const examplesByLookup: Readonly<Record<LookupKind, string>> = {
   customer: "ada",
   cloud: "main",
   operation: "op-k3m9x2",
+  snapshot: "before-upgrade",
 };
 
 const examplesByType: Readonly<Record<Option["type"], string>> = {

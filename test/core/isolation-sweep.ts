@@ -19,6 +19,7 @@ export const lookupKinds: readonly LookupKind[] = [
   "customer",
   "cloud",
   "operation",
+  "snapshot",
 ];
 
 /** Of the shape of ours, and nobody's. */

@@ -12,6 +12,16 @@ export const serverOption = {
   lookup: "server",
 } as const satisfies Option;
 
+export const snapshotOption = {
+  name: "snapshot",
+  field: "snapshot",
+  label: "Snapshot",
+  help: "Its name (/snapshot list)",
+  type: "text",
+  required: true,
+  lookup: "snapshot",
+} as const satisfies Option;
+
 export const operationOption = {
   name: "operation",
   field: "operation",

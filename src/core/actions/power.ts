@@ -105,8 +105,12 @@ async function planPower(context: ActionContext, input: PowerInput): Promise<Cha
     cloud: server.cloudName,
     lockKey: `server:${server.id}`,
     before: { power: server.state },
-    after: { power: to },
-    downtime: to === "active" && from.includes("active") ? "The server is away while it restarts." : null,
+    // Until the rescue is left, it boots from there.
+    after: { power: to === "active" && server.state === "rescue" ? "rescue" : to },
+    downtime:
+      to === "active" && ["active", "rescue"].includes(server.state)
+        ? "The server is away while it restarts."
+        : null,
     irreversible: [],
     notes: [],
     dataAsOf: server.syncedAt,

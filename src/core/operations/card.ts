@@ -207,6 +207,7 @@ const buttonTexts: Record<string, Omit<ViewButton, "token">> = {
   "ops.cancel": { label: "Cancel", style: "default", purpose: "act" },
   "ops.retry": { label: "Retry", style: "primary", purpose: "act" },
   "ops.abandon": { label: "Give up", style: "danger", purpose: "act" },
+  "server.unrescue": { label: "Leave the rescue system", style: "default", purpose: "act" },
   "secret.reveal": { label: "Show password once", style: "primary", purpose: "reveal" },
 };
 const staffButtons = new Set(["ops.abandon"]);

@@ -8,6 +8,13 @@ export const allowedIn = {
   resize: ["active", "stopped"],
   // The guest has to run to take a password.
   password: ["active"],
+  // A state in which disk and settings hold still, or that the guest itself brought about.
+  snapshot: ["active", "stopped"],
+  rollback: ["active", "stopped", "paused", "error"],
+  deleteSnapshot: ["active", "stopped", "paused", "error"],
+  rescue: ["active", "stopped", "error"],
+  // One that was switched off there boots from rescue media still.
+  unrescue: ["rescue", "stopped"],
   // Whatever is under way holds the server's lock; a state that never ends must not keep it alive.
   delete: serverStates.filter((state) => state !== "deleted"),
 } as const satisfies Record<string, readonly ServerState[]>;
@@ -18,11 +25,11 @@ export const powerTable: Record<
   { from: readonly ServerState[]; to: ServerState; already: string }
 > = {
   start: { from: ["stopped"], to: "active", already: "is running already" },
-  stop: { from: ["active", "error"], to: "stopped", already: "is stopped already" },
+  stop: { from: ["active", "error", "rescue"], to: "stopped", already: "is stopped already" },
   shutdown: { from: ["active"], to: "stopped", already: "is stopped already" },
-  kill: { from: ["active", "error"], to: "stopped", already: "is stopped already" },
-  reboot: { from: ["active"], to: "active", already: "" },
-  reset: { from: ["active", "stopped", "paused", "suspended", "error"], to: "active", already: "" },
+  kill: { from: ["active", "error", "rescue"], to: "stopped", already: "is stopped already" },
+  reboot: { from: ["active", "rescue"], to: "active", already: "" },
+  reset: { from: ["active", "stopped", "paused", "suspended", "error", "rescue"], to: "active", already: "" },
   suspend: { from: ["active"], to: "suspended", already: "is suspended to disk already" },
   resume: { from: ["suspended"], to: "active", already: "is running already" },
 };
@@ -63,10 +70,14 @@ export function requireState(server: ServerRow, verb: string, states: readonly S
     );
   }
   if (states.includes(server.state)) return;
-  const when = states.length > 4 ? "" : ` It can when it is ${states.join(" or ")}.`;
+  const when = states.length > 4 ? "" : ` It can when it is ${states.map(wordOf).join(" or ")}.`;
   throw new ServiceError(
     "wrong_state",
-    `${server.name} (${server.publicId}) is ${server.state.replaceAll("_", " ")}, so it cannot be ${verb} now.${when}`,
+    `${server.name} (${server.publicId}) is ${wordOf(server.state)}, so it cannot be ${verb} now.${when}`,
     { facts: { serverId: server.id, state: server.state } },
   );
+}
+
+function wordOf(state: ServerState): string {
+  return state === "rescue" ? "in rescue" : state.replaceAll("_", " ");
 }
