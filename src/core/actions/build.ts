@@ -1,10 +1,13 @@
 import { z } from "zod";
-import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
+import { type ActionContext, type ChangePlan, defineOperation, type Option } from "../action.ts";
 import type { Cloud, ProvisionOrder } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { findCustomer } from "../people/find.ts";
+import { fixedAddress } from "../servers/address.ts";
 import { findImage, findNetwork } from "../servers/catalogue.ts";
+import { PublicKeys, publicKeysOf } from "../servers/keys.ts";
+import { requireEvenSockets, requireWithinLimits } from "../servers/limits.ts";
 import {
   answerExistingOrder,
   endOfOrder,
@@ -13,36 +16,113 @@ import {
   ServerName,
   stepsOfOrder,
 } from "../servers/order.ts";
-import { exactFlavor } from "../servers/size.ts";
-import { cloudOption, customerOption, imageOption, nameOption } from "./options.ts";
+import { exactFlavor, findPlan, sizeOfPlan } from "../servers/size.ts";
+import { cloudOption, customerOption, imageOption, nameOption, planOption } from "./options.ts";
 
-// One line of an authorized_keys file without options; a cloud would refuse a broken one only half-way.
-const PublicKey = z
-  .string()
-  .trim()
-  .regex(
-    /^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]{40,}={0,2}( [^\r\n]*)?$/,
-    'is no public SSH key; paste one line, as in "ssh-ed25519 AAAA… name"',
+const BuildInput = z
+  .object({
+    name: ServerName,
+    customer: z.string().optional(),
+    cloud: z.string().optional(),
+    image: z.string(),
+    plan: z.string().optional(),
+    vcpus: z.int().optional(),
+    memoryMib: z.int().optional(),
+    diskGib: z.int().optional(),
+    sockets: z.int().min(1).max(128).optional(),
+    node: z.string().max(63).optional(),
+    storage: z.string().max(100).optional(),
+    clone: z.enum(["full", "linked"]).optional(),
+    network: z.string().optional(),
+    ip: z.string().max(64).optional(),
+    gateway: z.string().max(64).optional(),
+    key: PublicKeys.optional(),
+    start: z.boolean().optional(),
+  })
+  .refine(({ plan, vcpus, memoryMib, diskGib }) => {
+    const sizes = [vcpus, memoryMib, diskGib];
+    return plan === undefined ? !sizes.includes(undefined) : sizes.every((size) => size === undefined);
+  }, "Give either plan:, or all of cpu:, memory: and disk:.")
+  .refine(
+    ({ clone, storage }) => clone !== "linked" || storage === undefined,
+    "A linked clone stays on the storage of its template: leave storage: out, or ask for clone:full.",
   );
-
-const BuildInput = z.object({
-  name: ServerName,
-  customer: z.string().optional(),
-  cloud: z.string().optional(),
-  node: z.string().max(63).optional(),
-  image: z.string(),
-  vcpus: z.int().min(1).max(128),
-  memoryMib: z.int().min(512),
-  diskGib: z.int().min(1),
-  network: z.string().optional(),
-  key: PublicKey.optional(),
-});
 type BuildInput = z.infer<typeof BuildInput>;
 
-/** As server.provision, but the team says where and how big instead of a plan. */
+const sizeOptions: readonly Option[] = [
+  { name: "cpu", field: "vcpus", label: "CPU", help: "Number of vCPUs", type: "number" },
+  { name: "memory", field: "memoryMib", label: "Memory", help: "With unit: 8G", type: "memory" },
+  { name: "disk", field: "diskGib", label: "Disk", help: "With unit: 80G", type: "disk" },
+  {
+    name: "sockets",
+    field: "sockets",
+    label: "Sockets",
+    help: "Proxmox VE: the vCPUs are split evenly over them",
+    type: "number",
+    advanced: true,
+  },
+];
+
+const placeOptions: readonly Option[] = [
+  {
+    name: "node",
+    field: "node",
+    label: "Node",
+    help: "Proxmox VE: where; else where there is most room",
+    type: "text",
+  },
+  cloudOption,
+  {
+    name: "storage",
+    field: "storage",
+    label: "Storage",
+    help: "Proxmox VE: for its disk; else the one with most room",
+    type: "text",
+    advanced: true,
+  },
+  {
+    name: "clone",
+    field: "clone",
+    label: "Clone",
+    help: "Proxmox VE: a full copy, or linked to its template",
+    type: "text",
+    choices: [
+      { value: "full", label: "Full" },
+      { value: "linked", label: "Linked" },
+    ],
+    advanced: true,
+  },
+  {
+    name: "network",
+    field: "network",
+    label: "Network",
+    help: "Needed when there are several",
+    type: "text",
+    lookup: "network",
+    advanced: true,
+  },
+  {
+    name: "ip",
+    field: "ip",
+    label: "Address",
+    help: "Proxmox VE: fixed, with prefix length: 192.0.2.10/24",
+    type: "text",
+    advanced: true,
+  },
+  {
+    name: "gateway",
+    field: "gateway",
+    label: "Gateway",
+    help: "Proxmox VE: of the fixed address",
+    type: "text",
+    advanced: true,
+  },
+];
+
+/** As server.provision, but the team says where, how big and how. */
 export const serverBuild = defineOperation<BuildInput>({
   name: "server.build",
-  summary: "Make a server of a chosen size on a chosen node",
+  summary: "Make a server of a plan or a chosen size, on a chosen node",
   audience: ["staff"],
   permission: "server.change",
   risk: "change",
@@ -53,39 +133,23 @@ export const serverBuild = defineOperation<BuildInput>({
     nameOption,
     { ...customerOption, required: true },
     { ...imageOption, required: true },
-    { name: "cpu", field: "vcpus", label: "CPU", help: "Number of vCPUs", type: "number", required: true },
-    {
-      name: "memory",
-      field: "memoryMib",
-      label: "Memory",
-      help: "With unit: 8G",
-      type: "memory",
-      required: true,
-    },
-    { name: "disk", field: "diskGib", label: "Disk", help: "With unit: 80G", type: "disk", required: true },
-    {
-      name: "node",
-      field: "node",
-      label: "Node",
-      help: "Proxmox VE: where; else where there is most room",
-      type: "text",
-    },
-    { ...cloudOption },
-    {
-      name: "network",
-      field: "network",
-      label: "Network",
-      help: "Needed when there are several",
-      type: "text",
-      lookup: "network",
-      advanced: true,
-    },
+    { ...planOption, help: "Its size; or give cpu, memory and disk" },
+    ...sizeOptions,
+    ...placeOptions,
     {
       name: "key",
       field: "key",
-      label: "SSH key",
-      help: "Proxmox VE: a public key that may log in",
+      label: "SSH keys",
+      help: "Proxmox VE: public keys that may log in, one a line",
       type: "text",
+      advanced: true,
+    },
+    {
+      name: "start",
+      field: "start",
+      label: "Start",
+      help: "Proxmox VE: no leaves it off when it is built",
+      type: "flag",
       advanced: true,
     },
   ],
@@ -100,12 +164,20 @@ async function planBuild(context: ActionContext, input: BuildInput): Promise<Cha
   const customer = await findCustomer(database, context.principal, input.customer);
   const cloud = chooseCloud(context, input.cloud);
   requirePlayable(cloud, input);
-  const { vcpus, memoryMib, diskGib } = input;
-  const { size, asOf } = await exactFlavor(database, cloud, { vcpus, memoryMib, diskGib });
+  const address = fixedAddress(input.ip, input.gateway);
+  const { size, asOf, sold } = await sizeFor(context, cloud, input);
+  requireEvenSockets(size.vcpus, input.sockets);
   const image = await findImage(database, cloud.name, input.image);
-  requireRoomFor(image, size, { name: "disk", what: "this size" });
-  await answerExistingOrder(database, customer, { name: input.name, plan: null, image: image.name, size });
-  const network = await findNetwork(database, cloud.name, input.network);
+  requireRoomFor(image, size, sold === null ? typedSize : { name: "plan", what: `the plan ${sold.code}` });
+  const planCode = sold?.code ?? null;
+  await answerExistingOrder(database, customer, {
+    name: input.name,
+    plan: planCode,
+    image: image.name,
+    size,
+  });
+  const offered = sold?.targets[cloud.name]?.network;
+  const network = await findNetwork(database, cloud.name, input.network ?? offered);
   const order: ProvisionOrder = {
     name: input.name,
     size,
@@ -114,8 +186,13 @@ async function planBuild(context: ActionContext, input: BuildInput): Promise<Cha
     metadata: {},
     passwordSecretId: "",
     defaultUser: image.defaultUser,
-    ...(input.key === undefined ? {} : { sshKeys: [input.key] }),
+    ...(input.key === undefined ? {} : { sshKeys: publicKeysOf(input.key) }),
     ...(input.node === undefined ? {} : { node: input.node }),
+    ...(input.sockets === undefined ? {} : { sockets: input.sockets }),
+    ...(input.storage === undefined ? {} : { storage: input.storage }),
+    ...(input.clone === undefined ? {} : { clone: input.clone }),
+    ...(address === undefined ? {} : { address }),
+    ...(input.start === undefined ? {} : { start: input.start }),
   };
   return {
     title: `Build ${input.name} for ${customer.name}`,
@@ -126,18 +203,47 @@ async function planBuild(context: ActionContext, input: BuildInput): Promise<Cha
     before: {},
     after: {
       name: input.name,
+      ...(planCode === null ? {} : { plan: planCode }),
       image: image.name,
       vcpus: size.vcpus,
       memoryMib: size.memoryMib,
       diskGib: size.diskGib,
-      ...(input.node === undefined ? {} : { node: input.node }),
     },
     downtime: null,
     irreversible: [],
-    notes: ["Its first password is set at first boot and handed over once."],
+    notes: notesOn(input),
     dataAsOf: asOf,
-    details: { order, planCode: null, imageName: image.name, hasAgent: image.hasAgent },
+    details: { order, planCode, imageName: image.name, hasAgent: image.hasAgent },
   };
+}
+
+const typedSize = { name: "disk", what: "this size" };
+
+async function sizeFor({ database, principal }: ActionContext, cloud: Cloud, input: BuildInput) {
+  const { plan, vcpus, memoryMib, diskGib } = input;
+  if (plan !== undefined) {
+    const sold = await findPlan(database, plan);
+    return { ...(await sizeOfPlan(database, cloud, sold)), sold };
+  }
+  if (vcpus === undefined || memoryMib === undefined || diskGib === undefined)
+    throw new Error("a build without a size");
+  requireWithinLimits(principal, { vcpus, memoryMib, diskGib });
+  return { ...(await exactFlavor(database, cloud, { vcpus, memoryMib, diskGib })), sold: null };
+}
+
+/** Where it goes is for the team alone, so it is no part of what changes, which customers' webhooks tell. */
+function notesOn({ node, storage, clone, ip, start }: BuildInput): string[] {
+  const place = [
+    node === undefined ? "" : `on node ${node}`,
+    storage === undefined ? "" : `on storage ${storage}`,
+    clone === undefined ? "" : `as a ${clone} clone`,
+    ip === undefined ? "" : `with the address ${ip}`,
+  ].filter((text) => text !== "");
+  return [
+    "Its first password is set at first boot and handed over once.",
+    ...(place.length === 0 ? [] : [`It is built ${place.join(", ")}.`]),
+    ...(start === false ? ["It is left off."] : []),
+  ];
 }
 
 /** The only one, or the one that was named. */
@@ -164,10 +270,14 @@ function chooseCloud({ engine }: ActionContext, typed: string | undefined): Clou
 
 function requirePlayable(cloud: Cloud, input: BuildInput): void {
   if (cloud.provider === "pve") return;
-  for (const option of ["node", "key"] as const) {
-    if (input[option] === undefined) continue;
-    throw new ServiceError("unsupported", `${cloud.name} takes no ${option}: leave it out.`, {
-      facts: { option },
-    });
+  for (const option of ["node", "key", "sockets", "storage", "clone", "ip", "gateway"] as const) {
+    if (input[option] !== undefined) throw takesNo(cloud, option);
   }
+  if (input.start === false) throw takesNo(cloud, "start");
+}
+
+function takesNo(cloud: Cloud, option: string): ServiceError {
+  return new ServiceError("unsupported", `${cloud.name} takes no ${option}: leave it out.`, {
+    facts: { option },
+  });
 }

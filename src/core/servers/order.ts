@@ -53,7 +53,7 @@ export const endOfOrder: NonNullable<OperationAction["onEnd"]> = (
   return {
     server: planCode === null ? {} : { planCode },
     reveal: { secretId, label: `Password of ${order.name}` },
-    note: `${order.name} is running${addresses.length > 0 ? ` at ${addresses.join(", ")}` : ""}.`,
+    note: `${order.name} ${order.start === false ? "is built and off" : "is running"}${addresses.length > 0 ? ` at ${addresses.join(", ")}` : ""}.`,
   };
 };
 

@@ -19,10 +19,14 @@ const Input = ProvisionOrder.pick({
   passwordSecretId: true,
   defaultUser: true,
   sshKeys: true,
-});
+  sockets: true,
+  address: true,
+})
+  // A rebuilt server has its own cards: pve.take_over.
+  .partial({ networkId: true });
 type Input = z.infer<typeof Input>;
 
-export function planConfigure(order: ProvisionOrder): PlannedStep {
+export function planConfigure(order: Input): PlannedStep {
   return {
     name: "pve.configure",
     label: "Set its size, network and first password",
@@ -64,13 +68,13 @@ function parametersOf(
   const { nameservers, searchDomain } = client.options;
   return {
     name: input.name,
-    ...sizeParameters(vm, input.size),
+    ...sizeParameters(vm, { ...input.size, sockets: input.sockets }),
     tags: [...new Set([...tagsOf(config["tags"]), TAG])].join(";"),
-    net0: cardOn(config["net0"], input.networkId),
+    net0: input.networkId === undefined ? undefined : cardOn(config["net0"], input.networkId),
     ciuser: input.defaultUser ?? defaultUserOf(config),
     cipassword: password,
     sshkeys: input.sshKeys === undefined ? undefined : encodeKeys(input.sshKeys),
-    ipconfig0: "ip=dhcp",
+    ipconfig0: ipConfigOf(input.address),
     nameserver: nameservers === undefined ? undefined : nameservers.join(" "),
     searchdomain: searchDomain,
   };
@@ -86,10 +90,21 @@ export function encodeKeys(keys: readonly string[]): string {
   return encodeURIComponent(`${keys.join("\n")}\n`);
 }
 
-/** The template's sockets are kept where the wanted number of CPUs divides by them. */
-export function sizeParameters(vm: FoundVm, size: { vcpus: number; memoryMib: number }): Parameters {
+/** "ip=192.0.2.10/24,gw=192.0.2.1"; by DHCP without an address. */
+function ipConfigOf(address: Input["address"]): string {
+  if (address === undefined) return "ip=dhcp";
+  const kind = address.cidr.includes(":") ? "6" : "";
+  return `ip${kind}=${address.cidr}${address.gateway === undefined ? "" : `,gw${kind}=${address.gateway}`}`;
+}
+
+/** The sockets that it has are kept where the wanted number of CPUs divides by them and no other split is asked for. */
+export function sizeParameters(
+  vm: FoundVm,
+  size: { vcpus: number; memoryMib: number; sockets?: number | undefined },
+): Parameters {
   const { sockets: before } = coresOf(vm.config);
-  const sockets = before > 0 && size.vcpus % before === 0 ? before : 1;
+  const kept = before > 0 && size.vcpus % before === 0 ? before : 1;
+  const sockets = size.sockets ?? kept;
   const balloon = Number(vm.config["balloon"] ?? 0);
   return {
     sockets,
@@ -104,9 +119,12 @@ function requireApplied(client: PveClient, { vmid, config }: FoundVm, input: Inp
   const { cores, sockets } = coresOf(config);
   const differences = [
     cores * sockets === input.size.vcpus ? "" : `${cores * sockets} CPU`,
+    input.sockets === undefined || sockets === input.sockets ? "" : `${sockets} sockets`,
     memoryMibOf(config) === input.size.memoryMib ? "" : `${memoryMibOf(config)} MiB`,
-    bridgeOf(config["net0"]) === input.networkId ? "" : `bridge ${bridgeOf(config["net0"]) ?? "none"}`,
-    properties(config["ipconfig0"] ?? "")["ip"] === "dhcp"
+    (input.networkId ?? bridgeOf(config["net0"])) === bridgeOf(config["net0"])
+      ? ""
+      : `bridge ${bridgeOf(config["net0"]) ?? "none"}`,
+    sameProperties(config["ipconfig0"], ipConfigOf(input.address))
       ? ""
       : `ipconfig0 ${config["ipconfig0"] ?? "none"}`,
   ].filter((text) => text !== "");
@@ -119,4 +137,10 @@ function requireApplied(client: PveClient, { vmid, config }: FoundVm, input: Inp
       staffDetail: `${client.cloud}: VM ${vmid} shows ${differences.join(", ")}`,
     },
   );
+}
+
+/** PVE may write them back in another order. */
+function sameProperties(shown: string | undefined, asked: string): boolean {
+  const [a, b] = [properties(shown ?? ""), properties(asked)];
+  return Object.keys(b).every((key) => a[key] === b[key]);
 }
