@@ -38,6 +38,9 @@ const FACTS = `
   UNION ALL SELECT 'flavor', unnest(ARRAY[name, external_id]), NULL FROM flavors
   UNION ALL SELECT 'image in the cloud', external_id, NULL FROM images
   UNION ALL SELECT 'network', external_id, NULL FROM networks
+  UNION ALL SELECT 'chat identity', user_id, customer_id FROM identities
+  UNION ALL SELECT 'kept by the provider', v.text, NULL FROM servers,
+    jsonb_path_query(provider_data, 'strict $.**') AS j(value), LATERAL (SELECT j.value #>> '{}' AS text) v WHERE v.text LIKE 'ZQ%'
   UNION ALL SELECT 'secret', id::text, NULL FROM secrets`;
 
 async function readFacts({ world, staff }: Tenants): Promise<Fact[]> {
@@ -101,7 +104,7 @@ export function textOf(given: unknown): string {
 /** One number for all rows that are not this customer's (null: for all rows). */
 export async function digest({ world }: Tenants, customerId: string | null): Promise<string> {
   const parts = [
-    ...["customers", "servers", "operations", "events", "endpoints"].map(
+    ...["customers", "servers", "operations", "events", "endpoints", "identities", "link_codes"].map(
       (table) =>
         `SELECT t::text FROM ${table} t WHERE t.${table === "customers" ? "id" : "customer_id"} IS DISTINCT FROM $1::uuid`,
     ),

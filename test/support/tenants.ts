@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { type Principal, type StaffRole, staffRoles } from "../../src/core/access.ts";
 import { needAttention } from "../../src/core/operations/end.ts";
 import { type OperationRow, operationColumns } from "../../src/core/operations/rows.ts";
+import { makeLinkCode } from "../../src/core/people/link.ts";
 import type { Answer } from "../../src/core/request.ts";
 import type { Database } from "../../src/database/client.ts";
 import { newId } from "../../src/database/id.ts";
@@ -81,8 +82,30 @@ export async function createTenants(database: Database): Promise<Tenants> {
      SELECT $1, 'srv-nzbzdzys', NULL, c.id, $2, 'zq-nobodys', 'active', 1, 512, 10, ARRAY['10.99.99.99'] FROM clouds c`,
     [newId(), randomUUID()],
   );
-  await database.sql(`UPDATE servers SET provider_status = 'ZQSTATUS-' || public_id`);
+  await database.sql(
+    `UPDATE servers SET provider_status = 'ZQSTATUS-' || public_id, provider_data = provider_data || jsonb_build_object(
+       'zqNode', 'ZQNODE-' || public_id, 'zqStorages', jsonb_build_array('ZQSTORAGE-' || public_id))`,
+  );
+  await linkIdentities(base);
   return { ...tenants, sold };
+}
+
+/** Each has one chat account by the configuration and one by a code, and a code that nobody has used. */
+async function linkIdentities({ world, customers }: Pick<Tenants, "world" | "customers">): Promise<void> {
+  for (const customer of customers) {
+    for (const [platform, source] of [
+      ["slack", "configuration"],
+      ["discord", "code"],
+    ]) {
+      await world.database.sql(
+        `INSERT INTO identities (id, customer_id, platform, user_id, source) VALUES ($1, $2, $3, $4, $5)`,
+        [newId(), customer.customerId, platform, `ZQUSER-${platform}-${customer.id}`, source],
+      );
+    }
+    await world.database.transaction((tx) =>
+      makeLinkCode(tx, { id: customer.customerId }, { id: "zqstaff-operator" }),
+    );
+  }
 }
 
 async function people(world: World) {
