@@ -53,6 +53,7 @@ describe("nothing configured", () => {
       policies: {
         confirm: { destructive: true, withinMinutes: 30 },
         secretHours: 24,
+        deleteGraceHours: 0,
         allowPrivateWebhooks: [],
       },
       sync: { enabled: true, intervalMs: 300_000 },

@@ -1,6 +1,7 @@
 import { agentMethods } from "./agent.ts";
 import { cloneMethods } from "./clone.ts";
 import { configMethods } from "./config-api.ts";
+import { contentMethods } from "./content-api.ts";
 import { firewallMethods } from "./firewall.ts";
 import { clusterMethods } from "./nodes-api.ts";
 import { powerMethods } from "./power.ts";
@@ -12,6 +13,7 @@ import { taskMethods } from "./tasks-api.ts";
 /** Every method of PVE's API that is played. */
 export const methods: readonly Method[] = [
   ...clusterMethods,
+  ...contentMethods,
   ...qemuMethods,
   ...cloneMethods,
   ...configMethods,

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { armFault, type Fault } from "../faults.ts";
 import { makeCertificate } from "./certificate.ts";
 import { type RequestLogEntry, setTraps } from "./cluster.ts";
+import { addBackup, type BackupInput } from "./content-api.ts";
 import {
   addStranger,
   BLIND_TOKEN_ID,
@@ -28,6 +29,7 @@ import type { PveSimulatorOptions, Storage, TaskFault, Traps, Volume } from "./t
 
 export type { Fault } from "../faults.ts";
 export type { RequestLogEntry } from "./cluster.ts";
+export type { BackupInput } from "./content-api.ts";
 export { sentinelNames } from "./knobs.ts";
 export { faultPresets } from "./presets.ts";
 export type { StrangerInput } from "./seed.ts";
@@ -84,6 +86,8 @@ export interface PveSimulator {
   addStranger(input?: StrangerInput): SimulatedVm;
   /** What somebody else does to a VM, past PVE. */
   changeVm(vmid: number, change: VmChange): SimulatedVm;
+  /** What a backup job has left; answers its volume id. */
+  addBackup(input: BackupInput): string;
   /** Gone without a task. */
   removeVm(vmid: number): void;
   /** As `kill -9` of its worker. */
@@ -137,6 +141,7 @@ export async function startPveSimulator(options: PveSimulatorOptions = {}): Prom
     },
     addStranger: (input = {}) => describeVm(cluster, addStranger(cluster, input)),
     changeVm: (vmid, change) => describeVm(cluster, changeVm(cluster, vmid, change)),
+    addBackup: (input) => addBackup(cluster, input),
     removeVm: (vmid) => {
       cluster.vms.delete(vmid);
     },

@@ -22,6 +22,7 @@ export const sentinelNames: Readonly<Record<string, string>> = {
   "sim-fail-snapshot": "a snapshot dies and leaves lock: snapshot",
   "sim-fail-rollback": "a rollback fails and leaves lock: rollback",
   "sim-fail-delete": "a destroy fails in the task",
+  "sim-ha": "it is managed by HA: a destroy without purge is refused",
   "sim-slow": "every task of it takes 10 s more, whatever the speed",
 };
 

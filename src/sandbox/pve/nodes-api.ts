@@ -1,5 +1,4 @@
 /** The cluster, its nodes and their storages, as lists. */
-import { withoutUndefined } from "../defined.ts";
 import { login, may, permissionsOf } from "./access.ts";
 import { type Cluster, isOffline, isTemplate, type Node, nodeOf } from "./cluster.ts";
 import * as format from "./formats.ts";
@@ -139,16 +138,6 @@ export const clusterMethods: Method[] = [
     schema: { node, storage: needed(format.storage()) },
     handler: ({ cluster, node: name, params }) =>
       storageRow(cluster, needStorage(cluster, needText(params, "storage"), name), name),
-  }),
-  method("GET", "/nodes/{node}/storage/{storage}/content", {
-    permission: {
-      path: "/storage/{storage}",
-      privileges: ["Datastore.Audit", "Datastore.AllocateSpace"],
-      any: true,
-    },
-    protected: true,
-    schema: { node, storage: needed(format.storage()), content: string(), vmid: format.vmid() },
-    handler: content,
   }),
 ];
 
@@ -313,27 +302,6 @@ function storageRow(cluster: Cluster, storage: Storage, name: string): Record<st
     active: storage.enabled ? 1 : 0,
     ...room,
   };
-}
-
-function content({ cluster, node: name, params }: Call): object[] {
-  const storage = needStorage(cluster, needText(params, "storage"), name);
-  const kind = text(params, "content");
-  const vmid = number(params, "vmid");
-  return [...cluster.volumes.values()]
-    .filter((volume) => volume.storage === storage.id && (volume.node === name || volume.node === ""))
-    .filter((volume) => kind === undefined || volume.content === kind)
-    .filter((volume) => vmid === undefined || volume.vmid === vmid)
-    .map((volume) =>
-      withoutUndefined({
-        volid: volume.volid,
-        content: volume.content,
-        format: volume.format,
-        size: volume.sizeBytes,
-        ctime: Math.floor(volume.createdAt / 1000),
-        vmid: volume.vmid > 0 ? volume.vmid : undefined,
-        parent: volume.base?.split("/").at(-1),
-      }),
-    );
 }
 
 /** Bridges that the caller may use; every node has the same two. */

@@ -217,10 +217,16 @@ async function build(
 }
 
 /** What is refused before there is a task; the task looks again. */
-function checkDestroyable({ cluster, node, vmid }: Call): Vm {
+function checkDestroyable({ cluster, node, vmid, params }: Call): Vm {
   const vm = findVm(cluster, node, vmid);
   checkProtection(vm, `can't remove VM ${vmid}`);
   if (vm.run) throw new PveError(500, `VM ${vmid} is running - destroy failed\n`);
+  if (has(vm, "sim-ha") && flag(params, "purge") !== true) {
+    throw new PveError(
+      500,
+      `unable to remove VM ${vmid} - used in HA resources and purge parameter not set.\n`,
+    );
+  }
   return vm;
 }
 

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { withoutUndefined } from "../defined.ts";
 import { readFaults, shownFault } from "../faults.ts";
 import { type Cluster, setTraps } from "./cluster.ts";
+import { addBackup } from "./content-api.ts";
 import { sentinelNames } from "./knobs.ts";
 import { faultPresets } from "./presets.ts";
 import { addStranger } from "./seed.ts";
@@ -129,6 +130,14 @@ const TrapsBody = z.strictObject({
   noQuorum: z.boolean().optional(),
 });
 
+const BackupBody = z.strictObject({
+  vmid: z.number().int().min(100),
+  storage: z.string().optional(),
+  node: z.string().optional(),
+  takenAt: z.number().optional(),
+  protected: z.boolean().optional(),
+});
+
 const TaskFaultBody = z.strictObject({
   id: z.string().optional(),
   task: z.string().optional(),
@@ -199,6 +208,8 @@ function dispatch(cluster: Cluster, exchange: Exchange, door: Door): Answer {
     case "DELETE /vms/{id}":
       cluster.vms.delete(Number(door.id));
       return { status: 204 };
+    case "POST /backups":
+      return { status: 201, body: { volid: addBackup(cluster, BackupBody.parse(read())) } };
     case "GET /tasks":
       return ok({ tasks: [...cluster.tasks.values()].map(describeTask) });
     case "POST /tasks/{id}/kill":

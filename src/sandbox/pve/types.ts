@@ -103,6 +103,8 @@ export interface Volume {
   /** The base volume of a linked clone. */
   base: string | undefined;
   createdAt: number;
+  /** Of a backup: nobody can delete it. */
+  protected?: boolean | undefined;
 }
 
 export interface Snapshot {
