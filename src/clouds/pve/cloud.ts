@@ -9,6 +9,7 @@ import { createClient, type PveClient } from "./client.ts";
 import { listResources } from "./cluster.ts";
 import type { PveCloudOptions, PveRuntime } from "./options.ts";
 import { preflightProvision } from "./preflight.ts";
+import { planRebuild, rebuildSteps } from "./rebuild.ts";
 import { Permissions, Version } from "./schema.ts";
 import { findByMarker, inspect, listServers } from "./server.ts";
 import { cloneStep, planClone } from "./steps/clone.ts";
@@ -63,6 +64,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       haltStep(client),
       purgeStep(client),
       destroyStep(client),
+      ...rebuildSteps(client),
       protectStep(client),
     ],
     powerVerbs,
@@ -78,6 +80,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     power: ({ externalId, verb }) => [planPower({ externalId, verb })],
     password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
     remove: planDelete,
+    rebuild: planRebuild,
     survivesRemoval: ["Backups of it in the cloud's storages stay."],
     goesWithRemoval: ["Its snapshots and its entries in backup jobs, replication and HA go, too."],
     removesBackups: true,

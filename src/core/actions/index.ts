@@ -11,6 +11,7 @@ import { opsList, opsShow } from "./ops.ts";
 import { serverPassword } from "./password.ts";
 import { serverPower } from "./power.ts";
 import { serverProvision } from "./provision.ts";
+import { serverRebuild, serverReinstall } from "./rebuild.ts";
 import { serverRescue, serverUnrescue } from "./rescue.ts";
 import { serverResize } from "./resize.ts";
 import { opsAbandon, opsAdopt, opsCancel, opsConfirm, opsRetry } from "./resolve.ts";
@@ -25,6 +26,8 @@ const actions: readonly Action[] = [
   serverResize,
   serverPower,
   serverPassword,
+  serverRebuild,
+  serverReinstall,
   serverRescue,
   serverUnrescue,
   serverDelete,

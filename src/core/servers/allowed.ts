@@ -15,6 +15,8 @@ export const allowedIn = {
   rescue: ["active", "stopped", "error"],
   // One that was switched off there boots from rescue media still.
   unrescue: ["rescue", "stopped"],
+  // Whatever became of its system; one that boots other media has somebody at work on its disk.
+  rebuild: ["active", "stopped", "paused", "suspended", "error"],
   // Whatever is under way holds the server's lock; a state that never ends must not keep it alive.
   delete: serverStates.filter((state) => state !== "deleted"),
 } as const satisfies Record<string, readonly ServerState[]>;

@@ -1,0 +1,81 @@
+// The VM that a rebuild takes out of service: what was recorded of it before anything was changed, what of it belongs to the
+// server's place and not to its disk, and the proof that what has its number is it still.
+import { z } from "zod";
+import { ServiceError } from "../../core/errors.ts";
+import type { StepContext } from "../../core/operations/step.ts";
+import type { PveClient } from "./client.ts";
+import { type FoundVm, findVm } from "./cluster.ts";
+import { smbiosUuidOf } from "./config.ts";
+import { holderOf } from "./reservation.ts";
+import { VmConfig } from "./schema.ts";
+import { vmidOf } from "./server.ts";
+import { carries, goneSoon, isHusk } from "./steps/target.ts";
+
+export const Retiring = z.object({
+  externalId: z.string(),
+  node: z.string(),
+  smbiosUuid: z.string(),
+  /** Before the rebuild; it is started again when the rebuild is undone. */
+  running: z.boolean(),
+  /** Its cards with their MAC addresses, its addresses, and what else stays with the server. */
+  place: VmConfig,
+  sockets: z.number(),
+  tags: z.array(z.string()),
+  /** Without our marker. */
+  description: z.string(),
+});
+export type Retiring = z.infer<typeof Retiring>;
+
+/** What stays with a server when it gets another disk; its SSH keys too, unless the order brings others. */
+const PLACE =
+  /^(?:net\d+|ipconfig\d+|nameserver|searchdomain|sshkeys|onboot|startup|cpulimit|cpuunits|protection)$/u;
+
+export function isOfPlace(key: string): boolean {
+  return PLACE.test(key);
+}
+
+export function placeOf(config: VmConfig): VmConfig {
+  return Object.fromEntries(Object.entries(config).filter(([key]) => isOfPlace(key)));
+}
+
+/** As pve.rebuild_check handed it on. */
+export function retiringOf(context: Pick<StepContext, "operation">): Retiring {
+  return Retiring.parse(context.operation.output["retiring"]);
+}
+
+export type FoundRetiring =
+  | { kind: "there"; vm: FoundVm }
+  | { kind: "gone" }
+  | { kind: "replaced"; vm: FoundVm };
+
+/**
+ * Its VMID must be one that we gave away, the VM must carry the marker of the operation that it was given to, and its SMBIOS
+ * uuid must be the recorded one. When neither marker nor uuid agree, it is another VM under the number of one that is gone.
+ * Throws `cloud_conflict` for anything between.
+ */
+export async function findRetiring(client: PveClient, context: StepContext): Promise<FoundRetiring> {
+  const retiring = retiringOf(context);
+  const vmid = vmidOf(retiring.externalId);
+  const vm =
+    vmid === null ? null : await findVm(client, vmid, { hint: retiring.node, signal: context.signal });
+  if (vm === null || (isHusk(vm) && (await goneSoon(client, vm, context.signal)) === null)) {
+    return { kind: "gone" };
+  }
+  const holder = await holderOf(client, context.database, vm.vmid);
+  const isMarked = holder !== null && carries(vm, holder);
+  const isSame = smbiosUuidOf(vm.config) === retiring.smbiosUuid;
+  if (isMarked && isSame) return { kind: "there", vm };
+  if (!isMarked && !isSame) return { kind: "replaced", vm };
+  throw new ServiceError(
+    "cloud_conflict",
+    "What the cloud has under the old system's number is not provably the old system, so it was not touched. Our operators must look at it.",
+    {
+      facts: { cloud: client.cloud, foreign: true },
+      staffDetail: `${client.cloud}: VM ${vm.vmid} on ${vm.node}: ${
+        isMarked
+          ? `its SMBIOS uuid is ${smbiosUuidOf(vm.config) ?? "none"}, recorded is ${retiring.smbiosUuid}`
+          : `it does not carry our marker op:${holder ?? "(its VMID was never reserved by us)"}`
+      }`,
+    },
+  );
+}

@@ -1,0 +1,262 @@
+// Everything that a rebuild could fail at is looked at before anything is changed, and what will be needed of the old VM is
+// recorded. Reads only.
+import { z } from "zod";
+import type { RebuildOrder } from "../../../core/cloud.ts";
+import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
+import type { PveClient } from "../client.ts";
+import { type FoundVm, listBridges, listResources, type Resources } from "../cluster.ts";
+import {
+  bootDiskOf,
+  bridgeOf,
+  coresOf,
+  diskGibOf,
+  disksOf,
+  hasCloudInit,
+  smbiosUuidOf,
+  tagsOf,
+} from "../config.ts";
+import { markersIn } from "../marker.ts";
+import { type Place, placeFor } from "../placement.ts";
+import { placeOf, type Retiring } from "../retiring.ts";
+import { isFirewallOn } from "../vm.ts";
+import { requireUnprotected } from "./delete.ts";
+import { isOff } from "./power.ts";
+import { getTarget, requireUnlocked } from "./target.ts";
+
+const Input = z.object({
+  externalId: z.string(),
+  imageId: z.string(),
+  memoryMib: z.number(),
+  diskGib: z.number(),
+  inPlace: z.boolean(),
+});
+type Input = z.infer<typeof Input>;
+
+const GIB = 2 ** 30;
+const MIB = 2 ** 20;
+
+export function planRebuildCheck(order: RebuildOrder): PlannedStep {
+  const { memoryMib, diskGib } = order.size;
+  const input: Input = {
+    externalId: order.externalId,
+    imageId: order.imageId,
+    memoryMib,
+    diskGib,
+    inPlace: order.inPlace,
+  };
+  return { name: "pve.rebuild_check", label: "Check image, disk and room", input };
+}
+
+export function rebuildCheckStep(client: PveClient): StepDefinition {
+  return {
+    name: "pve.rebuild_check",
+    deadlineMs: 5 * 60_000,
+    callTimeoutMs: 60_000,
+    evidence: "none",
+    issue: (context) => issue(client, context),
+  };
+}
+
+async function issue(client: PveClient, context: StepContext): Promise<Issued> {
+  const input = Input.parse(context.input);
+  const { signal } = context;
+  const vm = await getTarget(client, context);
+  requireUnprotected(client, vm);
+  await requireUnlocked(client, vm, signal);
+  await requireNoFirewall(client, vm, signal);
+  const resources = await listResources(client, signal);
+  const place = await choosePlace(client, { input, vm, resources, signal });
+  const running = !(await isOff(client, vm, signal));
+  return {
+    kind: "done",
+    output: { retiring: recordOf(vm, running), rebuiltOn: place.node },
+    note: "all that is needed is there.",
+    ...staffNote(vm, { resources, place }),
+  };
+}
+
+function recordOf(vm: FoundVm, running: boolean): Retiring {
+  const { config, node, vmid } = vm;
+  const uuid = smbiosUuidOf(config);
+  // getTarget has compared it with the recorded one.
+  if (uuid === null) throw new Error(`VM ${vmid} has no SMBIOS uuid`);
+  const markers = markersIn(config["description"]);
+  const isMarker = (line: string) => markers.length > 0 && markersIn(line).length > 0;
+  return {
+    externalId: String(vmid),
+    node,
+    smbiosUuid: uuid,
+    running,
+    place: placeOf(config),
+    sockets: coresOf(config).sockets,
+    tags: tagsOf(config["tags"]),
+    description: (config["description"] ?? "")
+      .split("\n")
+      .filter((line) => !isMarker(line))
+      .join("\n"),
+  };
+}
+
+/** What names the VMID in PVE does not go with the server, and its operators must know. */
+function staffNote(
+  { vmid }: FoundVm,
+  { resources, place }: { resources: Resources; place: Place },
+): { staffNote?: string } {
+  const row = resources.guests.find((guest) => guest.vmid === vmid);
+  const named = [
+    typeof row?.["pool"] === "string" && row["pool"] !== "" ? `the pool ${row["pool"]}` : "",
+    typeof row?.["hastate"] === "string" && row["hastate"] !== "" ? "HA" : "",
+  ].filter((text) => text !== "");
+  const moved = `VM ${vmid} is rebuilt as a new VM on ${place.node}.`;
+  const lost =
+    named.length === 0 ? "" : ` ${named.join(" and ")} name VM ${vmid}: put the new one there by hand.`;
+  return { staffNote: `${moved}${lost}` };
+}
+
+/** A clone has its template's firewall: without the server's own rules it would be open to whom they kept out. */
+async function requireNoFirewall(client: PveClient, vm: FoundVm, signal: AbortSignal): Promise<void> {
+  if (!(await isFirewallOn(client, vm, signal))) return;
+  throw new ServiceError(
+    "unsupported",
+    "The server has a firewall of its own in the cloud, which a rebuild would lose, so nothing was changed. Our operators must look at it.",
+    {
+      facts: { cloud: client.cloud },
+      staffDetail: `${client.cloud}: the firewall of VM ${vm.vmid} is on; switch it off (Firewall, Options) to rebuild it, and set its rules again afterwards`,
+    },
+  );
+}
+
+interface Choice {
+  input: Input;
+  vm: FoundVm;
+  resources: Resources;
+  signal: AbortSignal;
+}
+
+/** The old one's node when it can be; in place there is no other. */
+async function choosePlace(client: PveClient, choice: Choice): Promise<Place> {
+  const { input, vm, resources } = choice;
+  const roomy = resources.nodes
+    .filter((row) => row.online && row.node !== vm.node)
+    .filter((row) => row.freeMemory === null || row.freeMemory >= input.memoryMib * MIB)
+    .toSorted((a, b) => (b.freeMemory ?? 0) - (a.freeMemory ?? 0) || a.node.localeCompare(b.node));
+  const problems: ServiceError[] = [];
+  for (const node of [vm.node, ...roomy.map((row) => row.node)]) {
+    // oxlint-disable-next-line no-await-in-loop -- the next one only when this one does not do
+    const place = await placeOn(client, choice, { node, diskGib: input.diskGib });
+    if (!(place instanceof ServiceError)) return input.inPlace ? refuseInPlace(client, place) : place;
+    problems.push(place);
+  }
+  const full = problems.find((problem) => problem.code === "capacity");
+  if (full === undefined) throw problems[0];
+  if (!input.inPlace) throw noRoomForBoth(client, full);
+  return placeInstead(client, choice, full);
+}
+
+/** With what the old disks give back; only what is visible counts, and a disk on a template's base gives little. */
+async function placeInstead(client: PveClient, choice: Choice, full: ServiceError): Promise<Place> {
+  const { input, vm } = choice;
+  const storage = client.options.storage ?? storageOf(bootDiskOf(vm.config)?.volume ?? "");
+  const freed = disksOf(vm.config)
+    .filter(({ volume }) => storageOf(volume) === storage && !volume.includes("/base-"))
+    .reduce((sum, disk) => sum + disk.bytes, 0);
+  const diskGib = Math.max(0, input.diskGib - Math.floor(freed / GIB));
+  const place = await placeOn(client, choice, { node: vm.node, diskGib, storage });
+  if (!(place instanceof ServiceError)) return place;
+  if (place.code !== "capacity") throw place;
+  throw new ServiceError(
+    "capacity",
+    "Even without the old system the cloud has no room for the new one, so nothing was changed. Our operators must make room.",
+    { facts: { cloud: client.cloud }, cause: full, ...detailOf(full) },
+  );
+}
+
+function refuseInPlace(client: PveClient, { node }: Place): never {
+  throw new ServiceError(
+    "cloud_invalid",
+    "There is room for the new system beside the old one, so nothing was changed. Order it again without in_place: then the old system is deleted only when the new one runs.",
+    {
+      facts: { cloud: client.cloud, option: "in_place" },
+      staffDetail: `${client.cloud}: there is room on ${node}`,
+    },
+  );
+}
+
+function noRoomForBoth(client: PveClient, cause: ServiceError): ServiceError {
+  return new ServiceError(
+    "capacity",
+    "There is no room in the cloud for the new system beside the old one, so nothing was changed. Our team can order it again with in_place:yes, which deletes the old system first, or make room.",
+    { facts: { cloud: client.cloud }, cause, ...detailOf(cause) },
+  );
+}
+
+function detailOf({ staffDetail }: ServiceError): { staffDetail?: string } {
+  return staffDetail === undefined ? {} : { staffDetail };
+}
+
+/** Why this node does not do is an answer; that PVE could not be asked is thrown. */
+async function placeOn(
+  client: PveClient,
+  { input, vm, signal }: Choice,
+  { node, diskGib, storage }: { node: string; diskGib: number; storage?: string },
+): Promise<Place | ServiceError> {
+  try {
+    const size = { memoryMib: input.memoryMib, diskGib };
+    const place = await placeFor(client, { imageId: input.imageId, node, storage, size, signal });
+    requireFit(client, place, input);
+    if (node !== vm.node) await requireBridges(client, { node, vm, signal });
+    return place;
+  } catch (error) {
+    if (isServiceError(error, "cloud_invalid", "capacity", "cloud_conflict")) return error;
+    // A node that is away.
+    if (isServiceError(error, "unreachable") && !error.retryable) return error;
+    throw error;
+  }
+}
+
+function requireFit(client: PveClient, { template }: Place, { diskGib }: Input): void {
+  const detail = `template ${template.vmid} on ${template.node}`;
+  if (!hasCloudInit(template.config)) {
+    throw invalid(
+      client,
+      "The image has no cloud-init drive, so neither password nor network could be set. Our operators must add one.",
+      detail,
+    );
+  }
+  const needed = diskGibOf(template.config);
+  if (needed <= diskGib) return;
+  throw invalid(
+    client,
+    `The image needs a disk of at least ${needed} GiB; the server has ${diskGib} GiB. Choose another image, or give the server a bigger disk first.`,
+    detail,
+  );
+}
+
+async function requireBridges(
+  client: PveClient,
+  { node, vm, signal }: { node: string; vm: FoundVm; signal: AbortSignal },
+): Promise<void> {
+  const bridges = await listBridges(client, node, signal);
+  const missing = Object.entries(vm.config)
+    .filter(([key]) => /^net\d+$/u.test(key))
+    .map(([, card]) => bridgeOf(card))
+    .filter((bridge) => bridge !== undefined && !bridges.includes(bridge));
+  if (missing.length === 0) return;
+  throw invalid(
+    client,
+    "The server's network is not there on the node that its new system would be on. Our operators must look at it.",
+    `node ${node} has no ${missing.join(", ")}`,
+  );
+}
+
+function storageOf(volume: string): string {
+  return volume.split(":")[0] ?? "";
+}
+
+function invalid(client: PveClient, message: string, detail: string): ServiceError {
+  return new ServiceError("cloud_invalid", message, {
+    facts: { cloud: client.cloud },
+    staffDetail: `${client.cloud}: ${detail}`,
+  });
+}
