@@ -99,7 +99,7 @@ export function interfacesOf(vm: Vm): Interface[] {
       const index = Number(key.slice("net".length));
       return {
         name: `eth${index}`,
-        "hardware-address": (value.split(",")[0]?.split("=")[1] ?? "").toLowerCase(),
+        "hardware-address": macOf(value).toLowerCase(),
         "ip-addresses": addressesOf(vm, index),
         statistics,
       };
@@ -123,7 +123,24 @@ function addressesOf(vm: Vm, index: number): Interface["ip-addresses"] {
   return found;
 }
 
+/** "virtio=BC:24:11:00:00:01,bridge=vmbr0" */
+function macOf(card: string): string {
+  return card.split(",")[0]?.split("=")[1] ?? "";
+}
+
+/** The MAC addresses that a VM's cards have. */
+export function macsOf(vm: Vm): string[] {
+  return [...vm.config].filter(([key]) => /^net\d+$/.test(key)).map(([, value]) => macOf(value));
+}
+
+/** A DHCP server knows a card by its MAC address, whichever VM has it. */
 function leased(vm: Vm, index: number, type: "ipv4" | "ipv6"): string {
-  const tail = (vm.vmid % 65_536) + index;
+  const tail =
+    Number.parseInt(
+      macOf(vm.config.get(`net${index}`) ?? "")
+        .replaceAll(":", "")
+        .slice(-4),
+      16,
+    ) || 1;
   return type === "ipv4" ? `10.99.${tail >> 8}.${tail & 255}/16` : `fd99::${tail.toString(16)}/64`;
 }

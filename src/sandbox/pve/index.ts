@@ -72,6 +72,8 @@ export interface PveSimulator {
     readonly requests: RequestLogEntry[];
     /** How often, by "METHOD /path/{template} status". */
     readonly counts: Record<string, number>;
+    /** When two running VMs had one MAC address. */
+    readonly macClashes: readonly string[];
     readonly faults: readonly Fault[];
     readonly taskFaults: readonly TaskFault[];
     /** May be set at any time. */
@@ -186,6 +188,9 @@ function inspectable(cluster: ReturnType<typeof createCluster>): PveSimulator["s
     },
     get counts() {
       return Object.fromEntries(cluster.counts);
+    },
+    get macClashes() {
+      return cluster.macClashes;
     },
     get faults() {
       return cluster.faults;

@@ -36,6 +36,7 @@ export function createCluster(options: PveSimulatorOptions): Cluster {
     locks: new Map(),
     requests: [],
     counts: new Map(),
+    macClashes: [],
     watchers: new Set(),
     timers: new Set(),
     closed: false,
