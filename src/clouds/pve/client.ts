@@ -6,7 +6,8 @@ import type { HttpClient, HttpResponse } from "../http.ts";
 import { errorOf } from "./errors.ts";
 import { encodeForm, FORM, type Parameters, unwrap } from "./form.ts";
 import type { PveCloudOptions } from "./options.ts";
-import { createSessions } from "./session.ts";
+import { createRecent, type Recent } from "./recent.ts";
+import { createSessions, type Session } from "./session.ts";
 import { parseUpid, type Upid } from "./upid.ts";
 
 export interface Call {
@@ -20,12 +21,17 @@ export interface Call {
   signal?: AbortSignal | undefined;
   /** Values that must not appear anywhere. */
   secrets?: readonly string[];
+  /** Sent although the credential was refused a moment ago. */
+  anyway?: boolean;
+  /** Of a reading call: an answer that was asked for at this moment of `recent.now()` or later will do. */
+  since?: number | undefined;
 }
 
 export interface PveClient {
   readonly cloud: string;
   readonly log: Logger;
   readonly options: PveCloudOptions;
+  readonly recent: Recent;
   /** `data` of a good answer. Throws the codes of core/cloud.ts. */
   call(request: Call): Promise<unknown>;
   /** A reading call whose answer must be of this shape. */
@@ -44,16 +50,14 @@ export function createClient(
   { log, now }: { log: Logger; now: () => number },
 ): PveClient {
   const sessions = createSessions(options, http, now);
+  const recent = createRecent();
   let offsetMs = 0;
 
   async function send(request: Call): Promise<HttpResponse> {
     const encoded = encodeForm(request.parameters ?? {});
     const inQuery = request.method === "GET" || request.method === "DELETE";
     const query = inQuery && encoded !== "" ? `?${encoded}` : "";
-    for (let again = true; ; again = false) {
-      // oxlint-disable-next-line no-await-in-loop -- the second time only with another session
-      const session = await sessions.get();
-      // oxlint-disable-next-line no-await-in-loop
+    const exchange = async (session: Session): Promise<HttpResponse> => {
       const response = await http.send({
         method: request.method,
         url: `${options.url}/api2/json${request.path}${query}`,
@@ -68,13 +72,19 @@ export function createClient(
         signal: request.signal,
       });
       if (response.date !== undefined) offsetMs = response.date.getTime() - now();
-      // PVE looks at the credential before anything else, so even a changing call may be sent again.
-      if (response.status !== 401 || !sessions.refused(session) || !again) return response;
-    }
+      return response;
+    };
+    return sessions.send(exchange, { anyway: request.anyway === true });
+  }
+
+  async function sendOnce(request: Call): Promise<HttpResponse> {
+    if (!isChanging(request)) return send(request);
+    recent.wrote(request.path);
+    return send(request).finally(() => recent.wrote(request.path));
   }
 
   async function call(request: Call): Promise<unknown> {
-    const response = await send(request);
+    const response = await sendOnce(request);
     if (response.status >= 200 && response.status < 300) return unwrap(response.text);
     throw errorOf({
       cloud: options.name,
@@ -89,9 +99,13 @@ export function createClient(
     cloud: options.name,
     log,
     options,
+    recent,
     call,
     async read<T>(request: Omit<Call, "method">, schema: z.ZodType<T>): Promise<T> {
-      const result = schema.safeParse(await call({ ...request, method: "GET" }));
+      const question = `${request.path}?${encodeForm(request.parameters ?? {})}`;
+      const kept = request.since === undefined ? undefined : recent.find(question, request.since);
+      const ask = () => call({ ...request, method: "GET" });
+      const result = schema.safeParse(kept?.answer ?? (await recent.keep(question, request.path, ask)));
       if (result.success) return result.data;
       const fields = result.error.issues.map((issue) => issue.path.join(".")).join(", ");
       throw new ServiceError("unreachable", "The cloud's answer cannot be understood, so it was not used.", {

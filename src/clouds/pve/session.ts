@@ -1,6 +1,7 @@
 // Who we are to PVE: an API token, or a ticket that is taken with a password and renewed before its two hours are over.
 import { ServiceError } from "../../core/errors.ts";
-import type { HttpClient } from "../http.ts";
+import type { HttpClient, HttpResponse } from "../http.ts";
+import { createCircuit } from "./circuit.ts";
 import { errorOf } from "./errors.ts";
 import { encodeForm, FORM, unwrap } from "./form.ts";
 import type { PveCloudOptions } from "./options.ts";
@@ -8,64 +9,38 @@ import { Ticket } from "./schema.ts";
 
 // PVE::AccessControl: $ticket_lifetime = 3600 * 2
 const RENEW_AFTER_MS = 60 * 60_000;
-/** Every refused authentication is answered 3 s late, and a wrong one stays wrong: it is not asked for each poll. */
-const REFUSED_PAUSE_MS = 10_000;
 
 export interface Session {
   headers: Record<string, string>;
 }
 
 export interface PveSessions {
-  /** Throws `unauthorized` at once for a while after PVE refused us. */
-  get(): Promise<Session>;
-  /** PVE refused this one. True when another one may be had. */
-  refused(session: Session): boolean;
+  /**
+   * One call under our credential; the second time only with another ticket, because PVE looks at the credential before
+   * anything else. `anyway`: also while calls fail at once because it was refused. Throws `unauthorized` then.
+   */
+  send(
+    exchange: (session: Session) => Promise<HttpResponse>,
+    options: { anyway: boolean },
+  ): Promise<HttpResponse>;
   readonly secrets: readonly string[];
 }
 
 export function createSessions(options: PveCloudOptions, http: HttpClient, now: () => number): PveSessions {
   const { credential } = options;
-  if (credential.kind === "token") return tokenSessions(options, credential, now);
-  return ticketSessions(options, { credential, http, now });
-}
-
-function tokenSessions(
-  options: PveCloudOptions,
-  { tokenId, tokenSecret }: Extract<PveCloudOptions["credential"], { kind: "token" }>,
-  now: () => number,
-): PveSessions {
-  const session = { headers: { Authorization: `PVEAPIToken=${tokenId}=${tokenSecret}` } };
-  const pause = createPause(options.name, now);
+  const circuit = createCircuit(options.name, now);
+  if (credential.kind === "token") {
+    const { tokenId, tokenSecret } = credential;
+    const session = { headers: { Authorization: `PVEAPIToken=${tokenId}=${tokenSecret}` } };
+    return {
+      send: (exchange, how) => circuit.through(() => exchange(session), how),
+      secrets: [tokenSecret],
+    };
+  }
+  const tickets = createTickets(options, { credential, http, now });
   return {
-    get() {
-      pause.check();
-      return Promise.resolve(session);
-    },
-    refused() {
-      pause.begin();
-      return false;
-    },
-    secrets: [tokenSecret],
-  };
-}
-
-function createPause(cloud: string, now: () => number) {
-  let until = 0;
-  return {
-    begin() {
-      until = now() + REFUSED_PAUSE_MS;
-    },
-    check() {
-      if (now() >= until) return;
-      throw new ServiceError(
-        "unauthorized",
-        "The cloud does not accept our credential, so nothing was done. The operators must check it in the configuration.",
-        {
-          facts: { cloud },
-          staffDetail: `${cloud}: refused less than ${REFUSED_PAUSE_MS / 1000} s ago; not asked again yet.`,
-        },
-      );
-    },
+    send: (exchange, how) => circuit.through(() => tickets.send(exchange), how),
+    secrets: [credential.password],
   };
 }
 
@@ -80,10 +55,8 @@ interface TicketSession extends Session {
   takenAt: number;
 }
 
-function ticketSessions(options: PveCloudOptions, { credential, http, now }: TicketOptions): PveSessions {
+function createTickets(options: PveCloudOptions, { credential, http, now }: TicketOptions) {
   const { username, password } = credential;
-  const pause = createPause(options.name, now);
-  const secrets = [password];
   let current: TicketSession | undefined;
   let login: Promise<TicketSession> | undefined;
 
@@ -105,7 +78,7 @@ function ticketSessions(options: PveCloudOptions, { credential, http, now }: Tic
         label,
         changing: false,
         response,
-        secrets: [...secrets, secret],
+        secrets: [password, secret],
       });
     }
     return {
@@ -128,29 +101,27 @@ function ticketSessions(options: PveCloudOptions, { credential, http, now }: Tic
         if (!(error instanceof ServiceError) || error.code !== "unauthorized") throw error;
       }
     }
-    try {
-      return await take(password);
-    } catch (error) {
-      if (error instanceof ServiceError && error.code === "unauthorized") pause.begin();
-      throw error;
-    }
+    return take(password);
+  }
+
+  async function get(): Promise<TicketSession> {
+    if (current !== undefined && now() - current.takenAt < RENEW_AFTER_MS) return current;
+    login ??= renew().finally(() => {
+      login = undefined;
+    });
+    current = await login;
+    return current;
   }
 
   return {
-    async get() {
-      if (current !== undefined && now() - current.takenAt < RENEW_AFTER_MS) return current;
-      pause.check();
-      login ??= renew().finally(() => {
-        login = undefined;
-      });
-      current = await login;
-      return current;
-    },
-    refused(session) {
+    async send(exchange: (session: Session) => Promise<HttpResponse>): Promise<HttpResponse> {
+      const session = await get();
+      const response = await exchange(session);
+      // 9.2 says "Authentication failed!" of an old ticket, "invalid csrf token" of an old token beside it: either is taken anew.
+      if (response.status !== 401) return response;
       // Another call may have taken a new one meanwhile.
       if (current === session) current = undefined;
-      return true;
+      return exchange(await get());
     },
-    secrets,
   };
 }

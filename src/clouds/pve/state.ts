@@ -3,7 +3,7 @@ import type { ServerState } from "../../core/cloud.ts";
 import type { VmConfig, VmStatus } from "./schema.ts";
 
 /** A VM whose memory was saved to disk keeps this lock until it runs again. */
-const SAVED = "suspended";
+export const SAVED = "suspended";
 
 const LOCK_STATES: Readonly<Record<string, ServerState>> = {
   clone: "building",
@@ -45,8 +45,28 @@ const LOCK_NOTES: Readonly<Record<string, string>> = {
   "snapshot-delete": "a snapshot is being deleted",
   rollback: "going back to a snapshot",
   suspending: "saving its memory",
+  destroyed: "being deleted",
 };
 
 export function lockNoteOf(lock: string): string {
   return LOCK_NOTES[lock] ?? `locked (${lock})`;
+}
+
+const UNFINISHED = "It is unfinished: then delete it with qm destroy VMID --purge.";
+
+/** What to do with a VM whose work was broken off, besides unlocking it. */
+const LOCK_ADVICE: Readonly<Record<string, string>> = {
+  clone: UNFINISHED,
+  create: UNFINISHED,
+  destroyed: "Its deletion was broken off: then end it with qm destroy VMID --purge.",
+  backup: "Its last backup is not complete.",
+  migrate: "See first on which node its disks are; the other copy must go.",
+  snapshot: "Then remove the unfinished snapshot: qm delsnapshot VMID NAME --force.",
+  "snapshot-delete": "Then delete the snapshot to the end: qm delsnapshot VMID NAME --force.",
+  rollback: "Its disks may be half back: then roll back again, or restore a backup.",
+  suspending: "Its memory was not saved: it may have to be started anew.",
+};
+
+export function lockAdviceOf(lock: string, vmid: number): string {
+  return (LOCK_ADVICE[lock] ?? "").replaceAll("VMID", String(vmid));
 }

@@ -16,6 +16,8 @@ import type { Issued, Probe, StepDefinition } from "./step.ts";
 const probeEveryMs = 5_000;
 const firstBackoffMs = 2_000;
 const longestBackoffMs = 30_000;
+/** After work that the cloud took and then refused; with the pauses between them they take a minute. */
+const leastTries = 6;
 
 export async function issueStep(run: Run, at: At): Promise<Progress> {
   const { engine } = run;
@@ -62,7 +64,7 @@ async function recordIntent(run: Run, { step, definition }: At): Promise<StepRow
 
 async function afterFailedCall(run: Run, at: At, error: unknown): Promise<Progress> {
   const problem = problemOf(error);
-  if (isWorthAnotherTry(error)) return tryLater(run, at, problem);
+  if (isWorthAnotherTry(error, at)) return tryLater(run, at, problem);
   if (at.definition.evidence === "none" || !isInDoubt(error)) return failStep(run, at, problem);
   run.engine.log.warn(
     { err: error, operation: at.operation.publicId, step: at.step.name },
@@ -88,13 +90,16 @@ function staffLine(problem: Problem) {
 }
 
 /** Nothing was done: the step is planned again, until patience ends. */
-async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
+async function tryLater(run: Run, at: At, problem: Problem, { least = 1 } = {}): Promise<Progress> {
   const { engine } = run;
+  // An earlier call may have done it, and without a probe nothing has told since: its deadline decides, not patience.
+  const isUnknown = at.step.inDoubt && at.definition.probe === undefined;
   const patient = await fenced(engine.database, run.claim, async (tx, row) => {
     const left = await tx.sql<{ more: boolean }>(
-      `SELECT clock() < started_at + make_interval(secs => $3::float8 / 1000) AS more
+      `SELECT CASE WHEN $4 THEN clock() < deadline_at
+         ELSE attempt < $5 OR clock() < started_at + make_interval(secs => $3::float8 / 1000) END AS more
        FROM operation_steps WHERE operation_id = $1 AND seq = $2`,
-      [row.id, at.step.seq, engine.patienceMs],
+      [row.id, at.step.seq, engine.patienceMs, isUnknown, least],
     );
     if (left[0]?.more !== true) return false;
     await tx.sql(
@@ -124,14 +129,13 @@ async function tryLater(run: Run, at: At, problem: Problem): Promise<Progress> {
     return true;
   });
   if (patient) return "parked";
-  // An earlier call may have done it, and without a probe nothing has told since.
-  const unknown = at.step.inDoubt && at.definition.probe === undefined;
-  return unknown ? giveUp(run, at, problem.staffDetail ?? problem.message) : failStep(run, at, problem);
+  return isUnknown ? giveUp(run, at, problem.staffDetail ?? problem.message) : failStep(run, at, problem);
 }
 
 /** The outcome of the call is known, and it was "not now": nothing of it is in doubt any more. */
 export async function issueAgain(run: Run, at: At, problem: Problem): Promise<Progress> {
-  return tryLater(run, { ...at, step: { ...at.step, inDoubt: false, reference: null } }, problem);
+  const known = { ...at, step: { ...at.step, inDoubt: false, reference: null } };
+  return tryLater(run, known, problem, { least: leastTries });
 }
 
 /** One of several calls of the step is done; the next one is asked for in the same way, within the step's own time. */

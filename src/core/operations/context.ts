@@ -19,12 +19,14 @@ export function isInDoubt(error: unknown): boolean {
   return !(error instanceof ServiceError) || error.code === "unknown_outcome" || error.code === "internal";
 }
 
-/** Codes that say nothing was done and that it may work later. */
-export function isWorthAnotherTry(error: unknown): error is ServiceError {
-  return (
-    error instanceof ServiceError &&
-    (error.code === "unreachable" || error.code === "timeout" || error.retryable)
-  );
+/**
+ * Codes that say nothing was done and that it may work later. A credential that is refused in the middle of the work may be
+ * one that is just being replaced; a preflight tells at once.
+ */
+export function isWorthAnotherTry(error: unknown, { definition }: At): error is ServiceError {
+  if (!(error instanceof ServiceError)) return false;
+  if (error.code === "unauthorized") return definition.evidence !== "none";
+  return error.code === "unreachable" || error.code === "timeout" || error.retryable;
 }
 
 export async function contextOf(

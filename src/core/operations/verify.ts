@@ -17,7 +17,7 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
     verdict = (await at.definition.verify?.(await contextOf(run, at))) ?? { kind: "done" };
   } catch (error) {
     if (run.signal.aborted) throw run.signal.reason;
-    if (!isInDoubt(error) && !isWorthAnotherTry(error)) return failStep(run, at, problemOf(error));
+    if (!isInDoubt(error) && !isWorthAnotherTry(error, at)) return failStep(run, at, problemOf(error));
     engine.log.warn({ err: error, operation: at.operation.publicId, step: at.step.name }, "could not verify");
     if (await isPast(engine, at.step.deadlineAt, engine.patienceMs))
       return giveUp(run, at, problemOf(error).message);

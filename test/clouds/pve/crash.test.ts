@@ -1,14 +1,15 @@
 /** Answers are lost and workers die, at each moment of each operation on PVE: nothing is done twice, and nothing is left. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../../src/core/operations/engine.ts";
-import type { OperationRow } from "../../../src/core/operations/rows.ts";
 import { createWorker } from "../../../src/core/operations/worker.ts";
 import type { Database } from "../../../src/database/client.ts";
-import { clean, moveClock, testDatabase } from "../../support/database.ts";
+import { clean, testDatabase } from "../../support/database.ts";
+import { createTime, finish, type Time } from "./time.ts";
 import { BUILD, createPveWorld, type PveWorld } from "./world.ts";
 
 let database: Database;
 let world: PveWorld | undefined;
+let time: Time;
 
 beforeAll(async () => {
   database = await testDatabase();
@@ -19,35 +20,28 @@ afterEach(async () => {
 });
 afterAll(() => database.close());
 
-let offsetMs = 0;
-/** The database's clock goes on; ours does not have to. */
-async function later(ms: number): Promise<void> {
-  offsetMs += ms;
-  await moveClock(database, offsetMs);
-}
-
 async function open(engine: Partial<Engine> = {}): Promise<PveWorld> {
   await clean(database);
-  offsetMs = 0;
-  await later(0);
-  world = await createPveWorld({ database, engine });
+  time = await createTime(database);
+  world = await createPveWorld({ database, engine, runtime: { now: time.now } });
   return world;
 }
 
 const resting = new Set(["succeeded", "failed", "cancelled", "needs_attention"]);
 
-/** One process alone; when nothing happens any more, time passes. */
-async function finish(at: PveWorld, name: string, operationId: string): Promise<OperationRow> {
-  const worker = createWorker({ ...at.engine, worker: name, reached: () => undefined }, { concurrency: 4 });
-  for (let round = 0; round < 2_000; round += 1) {
-    await worker.tick();
-    const now = await at.operation(operationId);
-    if (resting.has(now.state)) return now;
-    await worker.watcher.tick();
-    await new Promise((done) => setImmediate(done));
-    if (round % 40 === 39) await later(20_000);
-  }
-  throw new Error(`it did not rest: ${JSON.stringify(await at.steps(operationId))}`);
+/** Asked, confirmed where that is asked for, and done. */
+async function run(
+  at: PveWorld,
+  command: string,
+  options: Record<string, string>,
+): Promise<Awaited<ReturnType<PveWorld["operation"]>>> {
+  const answer = await at.ask(at.rita, command, options);
+  if (answer.kind !== "operation") throw new Error(JSON.stringify(answer));
+  const { operationId } = answer;
+  const first = await finish(at, time, { operationId });
+  if (first.state !== "awaiting_confirmation") return first;
+  await at.ask(at.rita, "ops.confirm", { operation: answer.publicId });
+  return finish(at, time, { operationId });
 }
 
 async function ordered(at: PveWorld, name: string): Promise<string> {
@@ -71,7 +65,7 @@ describe("an answer lost after the work was begun (596)", () => {
       status: 596,
       reason: "Connection timed out",
     });
-    const end = await at.run(at.sam, "server.build", BUILD);
+    const end = await run(at, "server.build", BUILD);
     expect(end).toMatchObject({ state: "succeeded", problem: null });
     expect(at.made()).toMatchObject([{ status: "running", guest: { boots: 1 }, config: { memory: "2048" } }]);
     expect(at.made()[0]?.disks["scsi0"]?.sizeBytes).toBe(10 * 2 ** 30);
@@ -83,10 +77,13 @@ describe("an answer lost after the work was begun (596)", () => {
     ["DELETE", "/qemu/\\d+\\?"],
   ])("delete: %s %s", async (method, path) => {
     const at = await open();
-    await at.run(at.sam, "server.build", BUILD);
+    await run(at, "server.build", BUILD);
     const stranger = at.simulator.addStranger({ name: "web-1" });
     at.simulator.addFault({ method, path, kind: "status_after", status: 596 });
-    expect(await at.run(at.rita, "server.delete", { server: "web-1" })).toMatchObject({ state: "succeeded" });
+    expect(await run(at, "server.delete", { server: "web-1" })).toMatchObject({
+      problem: null,
+      state: "succeeded",
+    });
     expect(at.made()).toEqual([]);
     expect(at.simulator.state.vms.some((vm) => vm.vmid === stranger.vmid)).toBe(true);
   });
@@ -100,7 +97,7 @@ describe("an answer lost after the work was begun (596)", () => {
     at.simulator.addTaskFault({ task: "qmstart", outcome: "fail", at: "start", message });
     const built = await at.ask(at.sam, "server.build", BUILD);
     if (built.kind !== "operation") throw new Error(JSON.stringify(built));
-    expect(await finish(at, "first", built.operationId)).toMatchObject({ state: "succeeded" });
+    expect(await finish(at, time, built)).toMatchObject({ state: "succeeded" });
     expect(at.made()).toHaveLength(1);
     expect(at.made()[0]?.guest.boots).toBe(1);
   });
@@ -121,7 +118,7 @@ describe("a worker that dies", () => {
     const ends: string[] = [];
     for (let nth = 1; nth < 60; nth += 1) {
       // The watch of the cloud was another process's.
-      await later(20_000);
+      await time.later(20_000);
       const operationId = await ordered(at, `w-${nth}`);
       left = nth;
       const first = createWorker({ ...at.engine, worker: "first" }, { concurrency: 4 });
@@ -133,7 +130,10 @@ describe("a worker that dies", () => {
         await new Promise((done) => setImmediate(done));
       }
       const survived = left > 0;
-      const end = survived ? await at.operation(operationId) : await finish(at, "second", operationId);
+      if (!survived) await time.later(16_000);
+      const end = survived
+        ? await at.operation(operationId)
+        : await finish(at, time, { operationId, worker: "second" });
       ends.push(end.state);
       const own = at.made().filter((vm) => vm.description.includes(operationId));
       expect(own, `death ${nth}, ${JSON.stringify(end.problem)}`).toHaveLength(1);
@@ -148,8 +148,8 @@ describe("a worker that dies", () => {
 
   it("during a delete: it is gone, and only it", async () => {
     const at = await open();
-    await at.run(at.sam, "server.build", { ...BUILD, name: "stays" });
-    await at.run(at.sam, "server.build", BUILD);
+    await run(at, "server.build", { ...BUILD, name: "stays" });
+    await run(at, "server.build", BUILD);
     const answer = await at.ask(at.rita, "server.delete", { server: "web-1" });
     if (answer.kind !== "operation") throw new Error(JSON.stringify(answer));
     await at.ask(at.rita, "ops.confirm", { operation: answer.publicId });
@@ -169,7 +169,7 @@ describe("a worker that dies", () => {
       await first.watcher.tick();
     }
     expect(left).toBe(0);
-    expect(await finish(at, "second", answer.operationId)).toMatchObject({ state: "succeeded" });
+    expect(await finish(at, time, { ...answer, worker: "second" })).toMatchObject({ state: "succeeded" });
     expect(at.made().map((vm) => vm.name)).toEqual(["stays"]);
   });
 });

@@ -50,10 +50,11 @@ export async function addCloudRow(database: Database, name: string): Promise<voi
   );
 }
 
-/** Fast: a clone takes some milliseconds, and a repeated read does not pause. */
+/** Fast: a clone takes some milliseconds, and a repeated read does not pause. A database that is given stays open. */
 export async function openSimulator(
   options: PveSimulatorOptions = {},
   overrides: Partial<PveCloudOptions> = {},
+  given?: Database,
 ): Promise<Opened> {
   const simulator = await startPveSimulator({ speed: 0, ...options });
   const { log, logged } = recordingLog();
@@ -61,7 +62,7 @@ export async function openSimulator(
     { ...optionsOf(simulator), ...overrides },
     { log, sleep: () => Promise.resolve(), lookEveryMs: 10 },
   );
-  const database = await testDatabase();
+  const database = given ?? (await testDatabase());
   await addCloudRow(database, cloud.name);
   return {
     cloud,
@@ -72,7 +73,7 @@ export async function openSimulator(
     async close() {
       await cloud.close();
       await simulator.close();
-      await database.close();
+      if (given === undefined) await database.close();
     },
   };
 }

@@ -1,6 +1,6 @@
 /** A whole Ratatosk on the PVE simulator: the engine driven by ticks, the client over HTTPS. */
 import { createPveCloud } from "../../../src/clouds/pve/cloud.ts";
-import type { PveCloudOptions } from "../../../src/clouds/pve/options.ts";
+import type { PveCloudOptions, PveRuntime } from "../../../src/clouds/pve/options.ts";
 import type { Cloud } from "../../../src/core/cloud.ts";
 import type { Engine } from "../../../src/core/operations/engine.ts";
 import type { Database } from "../../../src/database/client.ts";
@@ -22,6 +22,7 @@ export interface PveWorldOptions {
   database: Database;
   simulator?: PveSimulatorOptions;
   client?: Partial<PveCloudOptions>;
+  runtime?: Partial<PveRuntime>;
   cloud?: Partial<Cloud>;
   engine?: Partial<Engine>;
 }
@@ -31,7 +32,7 @@ export async function createPveWorld(options: PveWorldOptions): Promise<PveWorld
   const before = new Set(simulator.state.vms.map((vm) => vm.vmid));
   const real = createPveCloud(
     { ...optionsOf(simulator), ...options.client },
-    { log: silent, sleep: () => Promise.resolve(), lookEveryMs: 5 },
+    { log: silent, sleep: () => Promise.resolve(), lookEveryMs: 5, ...options.runtime },
   );
   const cloud: Cloud = { ...real, settleMs: 0, watchEveryMs: 0, ...options.cloud };
   const world = await createCloudWorld({

@@ -33,7 +33,12 @@ const CLONE = "pve.clone";
 export const DISCARD = "pve.discard";
 const COPYING = "copying the disk";
 
-export function planClone(order: ProvisionOrder): PlannedStep {
+type Order = Pick<
+  ProvisionOrder,
+  "name" | "imageId" | "metadata" | "size" | "node" | "storage" | "clone"
+>;
+
+export function planClone(order: Order): PlannedStep {
   const input: z.infer<typeof Input> = {
     name: order.name,
     imageId: order.imageId,
@@ -82,7 +87,9 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
       note: "It is being made already.",
     };
   }
-  const place = await placeFor(client, { ...input, signal: context.signal });
+  const { rebuiltOn } = context.operation.output;
+  const node = input.node ?? (typeof rebuiltOn === "string" ? rebuiltOn : undefined);
+  const place = await placeFor(client, { ...input, node, signal: context.signal });
   const { template } = place;
   const upid = await cloneVm(
     client,
@@ -125,9 +132,11 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   const { database, operation, signal } = context;
   const vmid = await reservedVmid(client, { database, operationId: operation.id });
   const named = context.reference?.["externalId"];
-  if (vmid === null || (named !== undefined && named !== String(vmid))) {
+  if (named !== undefined && (vmid === null || named !== String(vmid))) {
     return { kind: "failed", error: wrongNumber(client, vmid) };
   }
+  // Found to be a stranger's by an earlier look, whose verdict was lost: nothing of ours is there.
+  if (vmid === null) return { kind: "again", error: taken(client, null) };
   const judged = await judgeTask(client, context, "copy the image");
   if (judged.kind === "running") return judged.verdict;
   const found = await findVm(client, vmid, { signal });
@@ -135,7 +144,10 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   if (judged.kind === "failed" && judged.error.facts["taken"] !== true) {
     return failed(client, context, judged.error, found);
   }
-  if (found === null) return { kind: "failed", error: vanished(client) };
+  if (found === null) {
+    if (judged.kind === "failed") return { kind: "again", error: judged.error };
+    return { kind: "failed", error: vanished(client) };
+  }
   if (carries(found, operation.id) && !isBeingMade(found)) {
     const { server, output } = await seen(client, context, found);
     return {
@@ -147,7 +159,8 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   }
   if (isBeingMade(found)) return stillMaking(client, context, found);
   await spoil(client, database, vmid);
-  return { kind: "failed", error: taken(client, found) };
+  // The next call reserves another number.
+  return { kind: "again", error: taken(client, found) };
 }
 
 /** Also an end that leaves the lock: whether anything is still at work is what the active tasks say. */
@@ -188,13 +201,17 @@ function wrongNumber(client: PveClient, vmid: number | null): ServiceError {
   );
 }
 
-function taken(client: PveClient, found: FoundVm): ServiceError {
+function taken(client: PveClient, found: FoundVm | null): ServiceError {
+  const what =
+    found === null
+      ? "the reserved VMID was found to be a stranger's"
+      : `VM ${found.vmid} on ${found.node} carries no marker of this order and was not touched`;
   return new ServiceError(
     "cloud_conflict",
     "Somebody else took the number that was reserved for this server, so it was not made. Order it again.",
     {
       facts: { cloud: client.cloud, taken: true },
-      staffDetail: `${client.cloud}: VM ${found.vmid} on ${found.node} carries no marker of this order and was not touched`,
+      staffDetail: `${client.cloud}: ${what}`,
     },
   );
 }

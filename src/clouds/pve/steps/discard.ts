@@ -13,11 +13,11 @@ import { DISCARD } from "./clone.ts";
 import { destroy, halt } from "./delete.ts";
 import { isOff } from "./power.ts";
 import { isBeingMade } from "./reserve.ts";
-import { carries, requireUnlocked } from "./target.ts";
+import { carries, isHusk, recordOf, requireUnlocked } from "./target.ts";
 import { judgeTask } from "./task.ts";
 
 const Input = z.object({ operationId: z.string() });
-const DONE = { kind: "done", gone: true, note: "nothing of this order is left in the cloud." } as const;
+const DONE_NOTE = "nothing of this order is left in the cloud.";
 
 export function discardStep(client: PveClient): StepDefinition {
   return {
@@ -64,18 +64,25 @@ async function failedDestroy(client: PveClient, context: StepContext): Promise<S
 /** One call at a time: off, then gone. Each is absolute. */
 async function removeOwn(client: PveClient, context: StepContext): Promise<Issued> {
   const vm = await findOwn(client, context);
-  if (vm === null) return DONE;
+  if (vm === null) return done(context);
   if (vm === "making") {
-    return { kind: "wait", reference: {}, condition: lookCondition("waiting for the copy to end") };
+    return { kind: "wait", reference: {}, condition: lookCondition("waiting for PVE to end its work on it") };
   }
   if (!(await isOff(client, vm, context.signal))) return halt(client, context, vm);
-  return destroy(client, context, vm);
+  const issued = await destroy(client, context, vm);
+  return issued.kind === "done" ? done(context) : issued;
+}
+
+/** What was to replace a server is not the server. */
+function done({ operation }: StepContext): Issued {
+  const isRebuild = operation.output["retiring"] !== undefined;
+  return { kind: "done", note: DONE_NOTE, ...(isRebuild ? {} : { gone: true }) };
 }
 
 /** Null when nothing of this operation is left. Throws for a lock that a dead task has left. */
 async function findOwn(client: PveClient, context: StepContext): Promise<FoundVm | "making" | null> {
   const { operationId } = Input.parse(context.input);
-  const { database, signal, serverData } = context;
+  const { database, signal } = context;
   const vmid = await reservedVmid(client, { database, operationId });
   if (vmid === null) return null;
   let found: FoundVm | null;
@@ -87,19 +94,19 @@ async function findOwn(client: PveClient, context: StepContext): Promise<FoundVm
     throw error;
   }
   if (found === null) return null;
-  if (isBeingMade(found)) {
+  if (isBeingMade(found) || isHusk(found)) {
     if (await isAtWork(client, found, signal)) return "making";
     const again = await findVm(client, vmid, { hint: found.node, signal });
     if (again === null) return null;
     // PVE removes the lock itself when a copy ends, so a lasting one is of a task that was killed.
-    if (isBeingMade(again)) await requireUnlocked(client, again, signal);
+    if (isBeingMade(again) || isHusk(again)) await requireUnlocked(client, again, signal);
     found = again;
   }
   if (!carries(found, operationId)) {
     await spoil(client, database, vmid);
     return null;
   }
-  const recorded = serverData["smbiosUuid"];
+  const recorded = recordOf(context, vmid)["smbiosUuid"];
   if (recorded === undefined || recorded === smbiosUuidOf(found.config)) return found;
   throw new ServiceError(
     "cloud_conflict",

@@ -9,19 +9,34 @@ import { smbiosUuidOf } from "../config.ts";
 import { markersIn } from "../marker.ts";
 import { holderOf, reservedVmid } from "../reservation.ts";
 import { isAtWork, remoteServerOf, stuckLockAdvice, vmidOf } from "../server.ts";
-import { lockNoteOf, workLockOf } from "../state.ts";
+import { lockNoteOf, SAVED, workLockOf } from "../state.ts";
 
-/** Steps on a server name it in their input; steps that make one find it by their operation's reservation. */
-export async function findTarget(client: PveClient, context: StepContext): Promise<FoundVm | null> {
+/**
+ * How old what PVE has told us may be when a step is about to ask for a change: as the preflight or the step before has left
+ * it. PVE looks for itself when it carries the change out, and what came of it is always looked at anew.
+ */
+const JUST_SEEN_MS = 1_000;
+
+/**
+ * Steps on a server name it in their input; steps that make one find it by their operation's reservation. `justSeen`: for an
+ * `issue`, that reuses what was read a moment ago, unless we have written to the VM since.
+ */
+export async function findTarget(
+  client: PveClient,
+  context: StepContext,
+  { justSeen = false } = {},
+): Promise<FoundVm | null> {
   const externalId = context.input["externalId"];
+  const since = justSeen ? client.recent.now() - JUST_SEEN_MS : undefined;
   return typeof externalId === "string"
-    ? findServerVm(client, context, externalId)
-    : findOwnVm(client, context);
+    ? findServerVm(client, context, { externalId, since })
+    : findOwnVm(client, context, since);
 }
 
-/** Throws `cloud_not_found` when it is gone. */
+/** What `issue` begins with. Throws `cloud_not_found` when it is gone. */
 export async function getTarget(client: PveClient, context: StepContext): Promise<FoundVm> {
-  const found = await findTarget(client, context);
+  // With a reference something was asked for already, and its outcome is looked at.
+  const found = await findTarget(client, context, { justSeen: context.reference === null });
   if (found !== null) return found;
   throw vanished(client);
 }
@@ -37,11 +52,11 @@ export function vanished(client: PveClient): ServiceError {
 async function findServerVm(
   client: PveClient,
   context: StepContext,
-  externalId: string,
+  { externalId, since }: { externalId: string; since: number | undefined },
 ): Promise<FoundVm | null> {
   const vmid = vmidOf(externalId);
-  const found = vmid === null ? null : await findVm(client, vmid, hintOf(context, vmid));
-  if (found === null) return null;
+  const found = vmid === null ? null : await findVm(client, vmid, { ...hintOf(context, vmid), since });
+  if (found === null || isHusk(found)) return found === null ? null : goneSoon(client, found, context.signal);
   const holder = await holderOf(client, context.database, found.vmid);
   const differences = [
     context.externalId === externalId ? "" : `our row says ${context.externalId ?? "nothing"}`,
@@ -53,17 +68,40 @@ async function findServerVm(
   return found;
 }
 
-async function findOwnVm(client: PveClient, context: StepContext): Promise<FoundVm | null> {
+async function findOwnVm(
+  client: PveClient,
+  context: StepContext,
+  since: number | undefined,
+): Promise<FoundVm | null> {
   const { database, operation } = context;
   const vmid = await reservedVmid(client, { database, operationId: operation.id });
-  const found = vmid === null ? null : await findVm(client, vmid, hintOf(context, vmid));
-  if (found === null) return null;
+  const found = vmid === null ? null : await findVm(client, vmid, { ...hintOf(context, vmid), since });
+  if (found === null || isHusk(found)) return found === null ? null : goneSoon(client, found, context.signal);
   const differences = [
     carries(found, operation.id) ? "" : `it does not carry our marker op:${operation.id}`,
     uuidDifference(context, found, { required: false }),
   ].filter((text) => text !== "");
   if (differences.length > 0) throw notOurs(client, found, differences);
   return found;
+}
+
+/** PVE empties the configuration of a VM whose disks it has deleted to this lock, and then removes it. */
+export function isHusk({ config }: FoundVm): boolean {
+  return config["lock"] === "destroyed" && smbiosUuidOf(config) === null;
+}
+
+/** Null when it has gone meanwhile. Throws what is retryable while PVE is at it, and what to do when that was broken off. */
+export async function goneSoon(client: PveClient, husk: FoundVm, signal: AbortSignal): Promise<null> {
+  if (!(await isAtWork(client, husk, signal))) {
+    const again = await findVm(client, husk.vmid, { hint: husk.node, signal });
+    if (again === null) return null;
+    if (isHusk(again)) await requireUnlocked(client, again, signal);
+  }
+  throw new ServiceError("cloud_conflict", "The server is just being deleted in the cloud.", {
+    retryable: true,
+    facts: { cloud: client.cloud },
+    staffDetail: `${client.cloud}: VM ${husk.vmid} on ${husk.node} is being destroyed`,
+  });
 }
 
 /** Being made to take the place of the VM that the server still is. */
@@ -127,6 +165,13 @@ export async function withLockAdvice(
   const lock = error.facts["lock"];
   if (typeof lock !== "string") return error;
   const facts = { ...error.facts };
+  if (lock === SAVED) {
+    return new ServiceError(
+      "cloud_conflict",
+      "The server is suspended with its memory saved, so nothing was changed. Resume it first.",
+      { cause: error, facts, ...(error.staffDetail === undefined ? {} : { staffDetail: error.staffDetail }) },
+    );
+  }
   if (await isAtWork(client, { ...vm, config: { ...vm.config, lock } }, signal)) {
     return new ServiceError(
       "cloud_conflict",
