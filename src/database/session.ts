@@ -7,6 +7,8 @@ import { createTurnQueue } from "./turn-queue.ts";
 
 export interface WireQuery {
   readonly text: string;
+  /** As with pg: the same text each time; parsed once for the session. */
+  readonly name?: string | undefined;
   readonly values?: readonly unknown[] | undefined;
   readonly rowMode?: string | undefined;
   readonly types?: pg.CustomTypesConfig | undefined;
@@ -64,6 +66,7 @@ const ERROR_FIELDS = [
 export function createSession(db: PGlite, options: { turnTimeoutMs: number }): Session {
   const turns = createTurnQueue(options.turnTimeoutMs);
   const outsideAnyContext = AsyncLocalStorage.snapshot();
+  const parsed = new Set<string>();
   let closed = false;
   let searchPath = "";
 
@@ -80,10 +83,14 @@ export function createSession(db: PGlite, options: { turnTimeoutMs: number }): S
       try {
         assertOpen();
         if (searchPath !== wantedSearchPath) {
-          await exchange(db, { text: `SET search_path TO ${wantedSearchPath}` });
+          await exchange({ db, parsed }, { text: `SET search_path TO ${wantedSearchPath}` });
           searchPath = wantedSearchPath;
         }
-        return { run: (query) => exchange(db, query), isInTransaction: () => db.isInTransaction(), end };
+        return {
+          run: (query) => exchange({ db, parsed }, query),
+          isInTransaction: () => db.isInTransaction(),
+          end,
+        };
       } catch (error) {
         end();
         throw error;
@@ -105,24 +112,35 @@ function closedError(): Error {
   return new Error("The embedded database is closed.");
 }
 
-async function exchange(db: PGlite, query: WireQuery): Promise<pg.QueryResult | pg.QueryResult[]> {
+interface Wire {
+  readonly db: PGlite;
+  /** The names that the session knows. */
+  readonly parsed: Set<string>;
+}
+
+async function exchange({ db, parsed }: Wire, query: WireQuery): Promise<pg.QueryResult | pg.QueryResult[]> {
+  const { name } = query;
   try {
-    const answer = await db.execProtocol(encode(query));
+    const answer = await db.execProtocol(encode(query, name !== undefined && parsed.has(name)));
+    if (name !== undefined) parsed.add(name);
     return decode(answer.messages, query);
   } catch (error) {
+    // It may have failed before its name was known, or after.
+    if (name !== undefined) parsed.delete(name);
     throw asPgError(error);
   }
 }
 
 // Like pg: the simple protocol, which allows several statements, only when there are no values.
-function encode({ text, values }: WireQuery): Uint8Array {
+function encode({ text, name = "", values }: WireQuery, isParsed: boolean): Uint8Array {
   const { serialize } = protocol;
   if (values === undefined || values.length === 0) {
     return serialize.query(text);
   }
   return Buffer.concat([
-    serialize.parse({ text }),
-    serialize.bind({ values: values.map(encodeValue) }),
+    // To forget a name that is not known is no error.
+    ...(isParsed ? [] : [serialize.close({ type: "S", name }), serialize.parse({ text, name })]),
+    serialize.bind({ statement: name, values: values.map(encodeValue) }),
     serialize.describe({ type: "P" }),
     serialize.execute({}),
     serialize.sync(),

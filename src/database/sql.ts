@@ -35,15 +35,33 @@ const types: pg.CustomTypesConfig = {
   },
 };
 
+const names = new Map<string, string>();
+
 export async function runSql<Row>(
   client: RawClient,
   text: string,
   values: readonly unknown[] = [],
 ): Promise<Row[]> {
-  const { rows } = await client.query({ text, values: [...values], types });
+  // Without parameters a text may be several statements, which cannot be prepared.
+  const prepared = values.length === 0 ? {} : { name: nameOf(text) };
+  const { rows } = await client.query({ ...prepared, text, values: [...values], types });
   // The caller names the row it selects; the database cannot be asked for a type at compile time.
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion
   return rows as Row[];
+}
+
+/**
+ * A statement with a name is parsed once for each connection, and planned again only where its parameters decide how: what
+ * we ask is asked again and again, and half of its time would go into reading it. Texts are code, never input, so there are
+ * as many names as there are statements in it.
+ * https://www.postgresql.org/docs/current/sql-prepare.html#SQL-PREPARE-NOTES
+ */
+function nameOf(text: string): string {
+  const known = names.get(text);
+  if (known !== undefined) return known;
+  const name = `ratatosk_${names.size + 1}`;
+  names.set(text, name);
+  return name;
 }
 
 function parseInt8Array(text: string): (bigint | null)[] {

@@ -109,7 +109,9 @@ function declareTests(open: () => Promise<Store>): void {
   });
 
   test("does not keep its lock or its settings", async () => {
-    const { rows: locks } = await pool().query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'");
+    const { rows: locks } = await pool().query(
+      "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    );
     expect(locks).toEqual([]);
   });
 }

@@ -165,6 +165,52 @@ eachBackend("sql", (database) => {
     });
   });
 
+  describe("a statement that is asked again", () => {
+    test("is parsed once for its connection", async () => {
+      const known = await database().transaction(async (tx) => {
+        for (const id of [1, 2, 3]) await tx.sql("INSERT INTO probe (id, name) VALUES ($1, 'again')", [id]);
+        return tx.sql<{ statement: string }>(
+          "SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%''again'')'",
+        );
+      });
+
+      expect(known).toEqual([{ statement: "INSERT INTO probe (id, name) VALUES ($1, 'again')" }]);
+    });
+
+    test("works after it has failed for its values", async () => {
+      const divide = (by: number) => database().sql("SELECT 12 / $1::int AS value", [by]);
+
+      expect(await divide(0).catch(sqlState)).toBe("22012");
+      expect(await divide(4)).toEqual([{ value: 3 }]);
+      expect(await divide(0).catch(sqlState)).toBe("22012");
+      expect(await divide(6)).toEqual([{ value: 2 }]);
+    });
+
+    test("works after what it names was made, and made anew", async () => {
+      const ask = () => database().sql("SELECT id FROM later WHERE id = $1", [1]);
+
+      expect(await ask().catch(sqlState)).toBe("42P01");
+      await database().sql("CREATE TABLE later (id int)");
+      expect(await ask()).toEqual([]);
+      await database().sql("DROP TABLE later");
+      await database().sql("CREATE TABLE later AS SELECT 'x' AS name, 1 AS id");
+      expect(await ask()).toEqual([{ id: 1 }]);
+      await database().sql("DROP TABLE later");
+    });
+
+    test("works inside a transaction after an earlier one was rolled back", async () => {
+      const text = "INSERT INTO probe (id, name) VALUES ($1, 'rolled back')";
+      const attempt = database().transaction(async (tx) => {
+        await tx.sql(text, [1]);
+        await tx.sql(text, [1]);
+      });
+
+      expect(await attempt.catch(sqlState)).toBe("23505");
+      await database().transaction((tx) => tx.sql(text, [1]));
+      expect(await database().sql("SELECT id FROM probe")).toEqual([{ id: 1 }]);
+    });
+  });
+
   describe("clock()", () => {
     test("moves for sql and for defaults, and back", async () => {
       const day = 24 * 60 * 60 * 1000;
@@ -179,6 +225,22 @@ eachBackend("sql", (database) => {
       expect(Number(row?.now) - Date.now()).toBeGreaterThan(day - 60_000);
       expect(customer.createdAt.getTime() - Date.now()).toBeGreaterThan(day - 60_000);
       expect(Math.abs(Number(later?.now) - Date.now())).toBeLessThan(60_000);
+    });
+
+    test("moves for a statement that was asked before", async () => {
+      const hour = 60 * 60 * 1000;
+      const inAnHour = async () => {
+        const rows = await database().sql<Now>(
+          "SELECT clock() + make_interval(hours => $1::int) AS now",
+          [1],
+        );
+        return Number(rows[0]?.now) - Date.now();
+      };
+      expect(Math.abs((await inAnHour()) - hour)).toBeLessThan(60_000);
+      await moveClock(database(), 24 * hour);
+      expect(Math.abs((await inAnHour()) - 25 * hour)).toBeLessThan(60_000);
+      await moveClock(database(), 0);
+      expect(Math.abs((await inAnHour()) - hour)).toBeLessThan(60_000);
     });
   });
 });

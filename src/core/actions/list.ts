@@ -73,7 +73,7 @@ export const serverList = defineRead<ListInput>({
   },
 });
 
-function stateOf(server: ServerRow): string {
+function stateOf(server: Pick<ServerRow, "state" | "suspendedAt">): string {
   const state = server.state.replaceAll("_", " ");
   return server.suspendedAt === null ? state : `${state} (suspended by billing)`;
 }

@@ -93,14 +93,22 @@ export interface ServerFilter {
   query?: string | undefined;
 }
 
+/** What a list shows of a server. Counting reads these of every one, so what it does not show stays out. */
+export type ListedServer = Pick<
+  ServerRow,
+  "publicId" | "name" | "state" | "planCode" | "addresses" | "suspendedAt" | "customerName" | "cloudName"
+>;
+
 export async function listServers(
   database: Queryable,
   principal: Principal,
   filter: ServerFilter,
   limit: number,
-): Promise<{ rows: ServerRow[]; total: number }> {
-  const rows = await database.sql<ServerRow & { total: number }>(
-    `SELECT ${serverColumns}, count(*) OVER ()::int AS total FROM ${serverTables}
+): Promise<{ rows: ListedServer[]; total: number }> {
+  const rows = await database.sql<ListedServer & { total: number }>(
+    `SELECT s.public_id AS "publicId", s.name, s.state, s.plan_code AS "planCode", s.addresses,
+       s.suspended_at AS "suspendedAt", k.name AS "customerName", c.name AS "cloudName", count(*) OVER ()::int AS total
+     FROM ${serverTables}
      WHERE ${ownRows("s.customer_id", 1)} AND s.deleted_at IS NULL
        AND ($2::text IS NULL OR s.state = $2)
        AND ($3::text IS NULL OR k.ref = $3 OR lower(k.name) = lower($3))
