@@ -30,7 +30,7 @@ export function helpView(registry: Pick<ActionRegistry, "list">, principal: Prin
   const groups = [...new Set(names.map(groupOf))];
   const guess = nearest(name, [...groups, ...names]);
   const advice =
-    guess === undefined ? `there is help for ${listed(groups)}` : `did you mean ${commandOf(guess)}?`;
+    guess === undefined ? `there is help for ${listed(groups)}.` : `did you mean ${commandOf(guess)}?`;
   throw new ServiceError("unknown_command", `There is no command ${shortened(commandOf(name))}; ${advice}`, {
     facts: guess === undefined ? {} : { nearest: guess },
   });

@@ -3,6 +3,7 @@ import { type ActionContext, type ChangePlan, defineOperation, type Option } fro
 import type { Cloud, ProvisionOrder } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { shortened } from "../option-values.ts";
 import { findCustomer } from "../people/find.ts";
 import { fixedAddress } from "../servers/address.ts";
 import { findImage, findNetwork } from "../servers/catalogue.ts";
@@ -265,7 +266,9 @@ function chooseCloud({ engine }: ActionContext, typed: string | undefined): Clou
   if (found !== undefined) return found;
   const guess = nearest(typed, names);
   const advice = guess === undefined ? `There are ${names.join(", ")}.` : `Did you mean ${guess}?`;
-  throw new ServiceError("not_found", `No cloud "${typed}". ${advice}`, { facts: { option: "cloud" } });
+  throw new ServiceError("not_found", `No cloud "${shortened(typed)}". ${advice}`, {
+    facts: { option: "cloud" },
+  });
 }
 
 function requirePlayable(cloud: Cloud, input: BuildInput): void {

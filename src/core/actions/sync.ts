@@ -5,6 +5,7 @@ import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { duration } from "../operations/card.ts";
 import type { Issued, StepContext, StepDefinition } from "../operations/step.ts";
+import { shortened } from "../option-values.ts";
 import { type SyncReport, syncResources } from "../sync/pass.ts";
 import { runSync } from "../sync/run.ts";
 import { cloudOption } from "./options.ts";
@@ -152,7 +153,7 @@ function chooseCloud(clouds: readonly Cloud[], typed: string | undefined): Cloud
   const guess = nearest(typed, names);
   throw new ServiceError(
     "not_found",
-    `No cloud "${typed}". ${guess === undefined ? `There are ${names.join(", ")}.` : `Did you mean ${guess}?`}`,
+    `No cloud "${shortened(typed)}". ${guess === undefined ? `There are ${names.join(", ")}.` : `Did you mean ${guess}?`}`,
     {
       facts: { option: "cloud" },
     },

@@ -2,6 +2,7 @@ import type { Queryable } from "../../database/client.ts";
 import type { Principal } from "../access.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { shortened } from "../option-values.ts";
 
 export interface Customer {
   id: string;
@@ -43,7 +44,7 @@ export async function findCustomer(
   );
   throw new ServiceError(
     "not_found",
-    `No customer "${typed}".${guess === undefined ? "" : ` Did you mean ${guess}?`}`,
+    `No customer "${shortened(typed ?? "")}".${guess === undefined ? "" : ` Did you mean ${guess}?`}`,
     {
       facts: { option: "customer" },
     },
