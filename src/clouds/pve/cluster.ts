@@ -60,11 +60,26 @@ export interface FoundVm extends VmAddress {
 export async function findVm(
   client: PveClient,
   vmid: number,
-  { hint, signal }: { hint?: string | undefined; signal?: AbortSignal | undefined } = {},
+  {
+    hint,
+    since = client.recent.now(),
+    signal,
+  }: { hint?: string | undefined; since?: number | undefined; signal?: AbortSignal | undefined } = {},
+): Promise<FoundVm | null> {
+  const found = await lookFor(client, { vmid, since }, { hint: hint ?? client.recent.nodeOf(vmid), signal });
+  if (found === null) client.recent.forget(vmid);
+  else client.recent.saw(found);
+  return found;
+}
+
+async function lookFor(
+  client: PveClient,
+  { vmid, since }: { vmid: number; since: number },
+  { hint, signal }: { hint: string | undefined; signal: AbortSignal | undefined },
 ): Promise<FoundVm | null> {
   if (hint !== undefined) {
-    const config = await findConfigOn(client, { node: hint, vmid }, signal);
-    if (config !== null) return { node: hint, vmid, config };
+    const config = await findConfigOn(client, { node: hint, vmid, since }, signal);
+    if (config !== null) return { node: hint, vmid, since, config };
   }
   // The second look is for a VM that moved between the list and our question.
   for (let look = 0; look < 2; look += 1) {
@@ -79,8 +94,8 @@ export async function findVm(
     if (row.type !== "qemu") throw isContainer(client, vmid);
     if (nodes.some((node) => node.node === row.node && !node.online)) throw nodeAway(client, row.node, vmid);
     // oxlint-disable-next-line no-await-in-loop
-    const config = await findConfig(client, { node: row.node, vmid }, signal);
-    if (config !== null) return { node: row.node, vmid, config };
+    const config = await findConfig(client, { node: row.node, vmid, since }, signal);
+    if (config !== null) return { node: row.node, vmid, since, config };
   }
   throw new ServiceError("unreachable", "The server is on the move between two nodes. Try again later.", {
     retryable: true,
@@ -197,6 +212,8 @@ export async function taskEnd(
 ): Promise<TaskEnd> {
   const path = `/nodes/${encodeURIComponent(task.node)}/tasks/${encodeURIComponent(task.upid)}/status`;
   try {
+    const known = client.recent.endOf(task.upid);
+    if (known !== undefined) return { ok: isGoodExit(known), exitStatus: known };
     const { status, exitstatus = "" } = await client.read({ path, signal }, TaskStatus);
     if (status !== "stopped") return null;
     return { ok: isGoodExit(exitstatus), exitStatus: exitstatus };

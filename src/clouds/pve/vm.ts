@@ -9,6 +9,8 @@ import type { Upid } from "./upid.ts";
 export interface VmAddress {
   node: string;
   vmid: number;
+  /** What PVE was asked about it at this moment of `recent.now()` or later need not be asked again. */
+  since?: number | undefined;
 }
 
 export interface WriteOptions {
@@ -16,7 +18,7 @@ export interface WriteOptions {
   secrets?: readonly string[];
 }
 
-function pathOf({ node, vmid }: VmAddress): string {
+export function pathOf({ node, vmid }: VmAddress): string {
   return `/nodes/${encodeURIComponent(node)}/qemu/${vmid}`;
 }
 
@@ -28,7 +30,7 @@ export async function findConfig(
 ): Promise<VmConfig | null> {
   try {
     return await client.read(
-      { path: `${pathOf(at)}/config`, parameters: { current: true }, signal },
+      { path: `${pathOf(at)}/config`, parameters: { current: true }, signal, since: at.since },
       VmConfig,
     );
   } catch (error) {
@@ -38,26 +40,37 @@ export async function findConfig(
 }
 
 export function getStatus(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<VmStatus> {
-  return client.read({ path: `${pathOf(at)}/status/current`, signal }, VmStatus);
+  return client.read({ path: `${pathOf(at)}/status/current`, signal, since: at.since }, VmStatus);
 }
 
 /** Whether rules of its own keep anything out of it. */
-export async function isFirewallOn(
-  client: PveClient,
-  at: VmAddress,
-  signal?: AbortSignal,
-): Promise<boolean> {
+export async function isFirewallOn(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<boolean> {
   const path = `${pathOf(at)}/firewall/options`;
   return (await client.read({ path, signal }, FirewallOptions)).enable === true;
 }
 
 /** The keys whose new value waits for a real restart. */
 export async function pendingKeys(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<string[]> {
-  const rows = await client.read({ path: `${pathOf(at)}/pending`, signal }, Pending);
+  const rows = await client.read({ path: `${pathOf(at)}/pending`, signal, since: at.since }, Pending);
   return rows
     .filter((row) => row.pending !== undefined || (row.delete ?? 0) > 0)
     .map((row) => row.key)
     .filter((key) => key !== "digest");
+}
+
+/** The configuration as it will be after a restart: with what is pending. */
+export async function wantedConfig(
+  client: PveClient,
+  at: VmAddress,
+  signal?: AbortSignal,
+): Promise<VmConfig> {
+  const rows = await client.read({ path: `${pathOf(at)}/pending`, signal, since: at.since }, Pending);
+  return Object.fromEntries(
+    rows.flatMap(({ key, value, pending, delete: doomed }) => {
+      const wanted = (doomed ?? 0) > 0 ? undefined : (pending ?? value);
+      return wanted === undefined ? [] : [[key, String(wanted)]];
+    }),
+  );
 }
 
 export interface CloneOrder {
@@ -144,7 +157,7 @@ export async function agentAddresses(
   { macs, signal }: { macs: readonly string[]; signal?: AbortSignal | undefined },
 ): Promise<string[] | null> {
   const path = `${pathOf(at)}/agent/network-get-interfaces`;
-  const answer = await fromAgent(() => client.read({ path, signal }, AgentInterfaces)).catch(
+  const answer = await fromAgent(() => client.read({ path, signal, since: at.since }, AgentInterfaces)).catch(
     (error: unknown) => {
       // A server without a known address is still a server; the connection test names the privilege that is missing.
       if (!isServiceError(error, "cloud_forbidden")) throw error;

@@ -67,7 +67,7 @@ async function observeTasks(
       const tasks = new Map(
         (await listTasks(client, node, { since, signal })).map((task) => [task.upid, task]),
       );
-      return waiting.map(({ wait, upid }) => observeTask(wait, upid, tasks.get(upid.upid)));
+      return waiting.map(({ wait, upid }) => observeTask(client, { wait, upid }, tasks.get(upid.upid)));
     }),
   );
   const seen = looks.flatMap((look) => (look.status === "fulfilled" ? look.value : []));
@@ -78,9 +78,14 @@ async function observeTasks(
   return seen;
 }
 
-function observeTask(wait: OpenWait, upid: Upid, task: Task | undefined): Observation {
+function observeTask(
+  client: PveClient,
+  { wait, upid }: { wait: OpenWait; upid: Upid },
+  task: Task | undefined,
+): Observation {
   // Not listed (yet, or not for us): verify asks for the task itself.
   if (task === undefined) return { waitId: wait.id, result: { outcome: "settled", detail: "not listed" } };
   if (isRunning(task)) return { waitId: wait.id, note: NOTES[upid.type] ?? "the cloud is working on it" };
+  if (task.status !== undefined) client.recent.ended(upid.upid, task.status);
   return { waitId: wait.id, result: { outcome: "settled", detail: task.status ?? "" } };
 }
