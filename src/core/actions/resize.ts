@@ -1,41 +1,59 @@
 import { z } from "zod";
-import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
+import {
+  type ActionContext,
+  type ChangePlan,
+  defineOperation,
+  type EndEffects,
+  type OperationAction,
+} from "../action.ts";
 import { type Cloud, ResizeOrder, type TargetSize } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import { allowedIn, requireState } from "../servers/allowed.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
-import { describeSize, exactFlavor, findPlan, sizeOfPlan } from "../servers/size.ts";
+import { requireEvenSockets, requireWithinLimits } from "../servers/limits.ts";
+import { describeMemory, describeSize, exactFlavor, findPlan, sizeOfPlan } from "../servers/size.ts";
 import { planOption, serverOption } from "./options.ts";
 
 const ResizeInput = z
   .object({
     server: z.string(),
     plan: z.string().optional(),
-    vcpus: z.int().min(1).max(128).optional(),
-    memoryMib: z.int().min(512).optional(),
-    diskGib: z.int().min(1).optional(),
+    vcpus: z.int().optional(),
+    memoryMib: z.int().optional(),
+    diskGib: z.int().optional(),
+    sockets: z.int().min(1).max(128).optional(),
+    restart: z.enum(["now", "later"]).optional(),
   })
   .refine(
-    (input) =>
-      input.plan !== undefined ||
-      input.vcpus !== undefined ||
-      input.memoryMib !== undefined ||
-      input.diskGib !== undefined,
-    {
-      message: "Say what to change: plan:, or cpu:, memory: and disk:.",
-    },
+    ({ plan, vcpus, memoryMib, diskGib, sockets }) =>
+      [plan, vcpus, memoryMib, diskGib, sockets].some((wish) => wish !== undefined),
+    "Say what to change: plan:, or cpu:, memory: and disk:.",
   )
   .refine(
     (input) => input.plan === undefined || (input.vcpus ?? input.memoryMib ?? input.diskGib) === undefined,
-    {
-      message: "Give either plan: or sizes, not both.",
-    },
+    "Give either plan: or sizes, not both.",
   );
 type ResizeInput = z.infer<typeof ResizeInput>;
 
-const Details = z.object({ order: ResizeOrder, planCode: z.string().nullable() });
+const Details = z.object({
+  order: ResizeOrder,
+  planCode: z.string().nullable(),
+  /** Operations of earlier releases have none. */
+  publicId: z.string().default(""),
+  /** The cloud does it part by part, and tells of each. */
+  inParts: z.boolean().default(false),
+});
 type Details = z.infer<typeof Details>;
+
+/** What the steps of a cloud that does it in parts have told. */
+const Parts = z.object({
+  /** What it has, by the last look. */
+  size: z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() }).optional(),
+  disk: z.enum(["grown", "same"]).optional(),
+  /** A new one may wait for a stop and start. */
+  cpuAndMemory: z.enum(["now", "at_restart"]).optional(),
+});
 
 export const serverResize = defineOperation<ResizeInput>({
   name: "server.resize",
@@ -58,6 +76,26 @@ export const serverResize = defineOperation<ResizeInput>({
       help: "With unit, never smaller than now: 80G",
       type: "disk",
     },
+    {
+      name: "restart",
+      field: "restart",
+      label: "Restart",
+      help: "When new CPU and memory begin to count",
+      type: "text",
+      choices: [
+        { value: "now", label: "Now, where one is needed" },
+        { value: "later", label: "Later, when somebody asks for it" },
+      ],
+    },
+    {
+      name: "sockets",
+      field: "sockets",
+      label: "Sockets",
+      help: "Proxmox VE: the vCPUs are split evenly over them",
+      type: "number",
+      audience: ["staff"],
+      advanced: true,
+    },
   ],
   plan: planResize,
   steps(plan, clouds) {
@@ -68,15 +106,56 @@ export const serverResize = defineOperation<ResizeInput>({
       ...clouds.get(plan.cloud ?? "").resize(order),
     ];
   },
-  onEnd(end, { plan }) {
-    if (end !== "succeeded") return {};
-    const { order, planCode } = Details.parse(plan.details);
-    return {
-      server: { ...sizesOf(order.after), ...(planCode === null ? {} : { planCode }) },
-      note: `It has ${describeSize(order.after)} now.`,
-    };
-  },
+  onEnd: endOfResize,
 });
+
+type OnEnd = NonNullable<OperationAction["onEnd"]>;
+
+function endOfResize(end: Parameters<OnEnd>[0], { plan, output, problem }: Parameters<OnEnd>[1]): EndEffects {
+  const { order, planCode, publicId, inParts } = Details.parse(plan.details);
+  const parts = Parts.parse(output);
+  const isWaiting = parts.cpuAndMemory === "at_restart";
+  const offers =
+    isWaiting && publicId !== ""
+      ? [
+          {
+            action: "server.restart",
+            input: { server: publicId, ...(planCode === null ? {} : { planCode }) },
+          },
+        ]
+      : [];
+  if (end !== "succeeded") {
+    const told = inParts && problem?.code !== "unknown_outcome" ? whatIsDone(order, parts) : "";
+    return { offers, ...(told === "" ? {} : { note: told }) };
+  }
+  const size = parts.size ?? sizesOf(order.after);
+  return {
+    // A cloud that looks at what it has done has told the row what there is, which may wait for a restart.
+    server: { ...(inParts ? {} : size), ...(planCode === null ? {} : { planCode }) },
+    offers,
+    note: isWaiting
+      ? `It has ${describeSize(size)} until it is stopped and started; from then on ${describeSize(order.after)}.`
+      : `It has ${describeSize(size)} now.`,
+  };
+}
+
+/** Some of it stays although the whole did not work. */
+function whatIsDone({ before, after }: ResizeOrder, parts: z.infer<typeof Parts>): string {
+  const told: string[] = [];
+  if (parts.disk === "grown") told.push(`The disk has ${after.diskGib} GiB now.`);
+  else if (after.diskGib !== before.diskGib && parts.disk === undefined) told.push("The disk was not grown.");
+  const { size } = parts;
+  if (parts.cpuAndMemory === undefined) {
+    const changes = after.vcpus !== before.vcpus || after.memoryMib !== before.memoryMib;
+    if (changes) told.push("CPU and memory are as they were.");
+  } else if (parts.cpuAndMemory === "now") told.push("CPU and memory are set.");
+  else if (size !== undefined) {
+    told.push(
+      `It runs with ${size.vcpus} vCPU and ${describeMemory(size.memoryMib)} until it is stopped and started.`,
+    );
+  }
+  return told.join(" ");
+}
 
 function sizesOf(size: TargetSize) {
   return { vcpus: size.vcpus, memoryMib: size.memoryMib, diskGib: size.diskGib };
@@ -86,25 +165,61 @@ async function planResize(context: ActionContext, input: ResizeInput): Promise<C
   const server = await findServer(context.database, context.principal, input.server);
   const cloud = context.engine.clouds.get(server.cloudName);
   requireState(server, "resized", allowedIn.resize);
+  requirePossible(cloud, input);
   const { size, asOf, planCode } = await target(context, cloud, server, input);
-  refuseNonsense(server, size);
-  const order: ResizeOrder = { externalId: server.externalId ?? "", before: sizesOf(server), after: size };
+  refuseNonsense(server, size, input);
+  requireEvenSockets(size.vcpus, input.sockets);
+  const before = sizesOf(server);
+  const order: ResizeOrder = {
+    externalId: server.externalId ?? "",
+    before,
+    after: size,
+    ...(input.sockets === undefined ? {} : { sockets: input.sockets }),
+    ...(input.restart === undefined ? {} : { restart: input.restart }),
+  };
   const planChange = planCode === null ? {} : { plan: planCode };
+  const inParts = !cloud.usesFlavors;
+  const diskAlone =
+    inParts &&
+    size.vcpus === before.vcpus &&
+    size.memoryMib === before.memoryMib &&
+    size.diskGib !== before.diskGib;
+  const restarts = !inParts || !(diskAlone || server.state === "stopped" || input.restart === "later");
   return {
     title: `Resize ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
     serverId: server.id,
     customerId: server.customerId,
     cloud: server.cloudName,
     lockKey: `server:${server.id}`,
-    before: { ...(planCode === null ? {} : { plan: server.planCode }), ...sizesOf(server) },
+    before: { ...(planCode === null ? {} : { plan: server.planCode }), ...before },
     after: { ...planChange, ...sizesOf(size) },
-    downtime: "The server restarts once, usually for less than a minute.",
+    downtime: restarts ? "The server restarts once, usually for less than a minute." : null,
     irreversible:
       size.diskGib > server.diskGib ? ["A disk that has grown cannot be made smaller again."] : [],
-    notes: [],
+    notes:
+      input.restart === "later" && !diskAlone && server.state === "active"
+        ? ["New CPU and memory count only when the server has been stopped and started."]
+        : [],
     dataAsOf: asOf ?? server.syncedAt,
-    details: { order, planCode } satisfies Details,
+    details: { order, planCode, publicId: server.publicId, inParts } satisfies Details,
   };
+}
+
+/** A flavor brings its own sockets, and Nova restarts the server at once. */
+function requirePossible(cloud: Cloud, { sockets, restart }: ResizeInput): void {
+  if (!cloud.usesFlavors) return;
+  if (sockets !== undefined) {
+    throw new ServiceError("unsupported", `${cloud.name} takes no sockets: leave it out.`, {
+      facts: { option: "sockets" },
+    });
+  }
+  if (restart === "later") {
+    throw new ServiceError(
+      "unsupported",
+      "This server's cloud restarts a server when it resizes it. Leave restart: out.",
+      { facts: { option: "restart" } },
+    );
+  }
 }
 
 async function target(context: ActionContext, cloud: Cloud, server: ServerRow, input: ResizeInput) {
@@ -112,16 +227,17 @@ async function target(context: ActionContext, cloud: Cloud, server: ServerRow, i
     const sold = await findPlan(context.database, input.plan);
     return { ...(await sizeOfPlan(context.database, cloud, sold)), planCode: sold.code };
   }
+  requireWithinLimits(context.principal, input);
   const wanted = {
     vcpus: input.vcpus ?? server.vcpus,
     memoryMib: input.memoryMib ?? server.memoryMib,
     diskGib: input.diskGib ?? server.diskGib,
   };
-  refuseNonsense(server, wanted);
+  refuseNonsense(server, wanted, input);
   return { ...(await exactFlavor(context.database, cloud, wanted)), planCode: null };
 }
 
-function refuseNonsense(server: ServerRow, size: TargetSize): void {
+function refuseNonsense(server: ServerRow, size: TargetSize, { sockets }: ResizeInput): void {
   const name = `${server.name} (${server.publicId})`;
   if (size.diskGib < server.diskGib) {
     throw new ServiceError(
@@ -130,6 +246,8 @@ function refuseNonsense(server: ServerRow, size: TargetSize): void {
       { facts: { option: "disk" } },
     );
   }
+  // A new size that waits for a restart can be taken back by asking for the one that it has.
+  if (sockets !== undefined || server.sizeWaits) return;
   if (size.vcpus === server.vcpus && size.memoryMib === server.memoryMib && size.diskGib === server.diskGib) {
     throw new ServiceError(
       "nothing_to_change",

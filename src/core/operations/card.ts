@@ -208,6 +208,7 @@ const buttonTexts: Record<string, Omit<ViewButton, "token">> = {
   "ops.retry": { label: "Retry", style: "primary", purpose: "act" },
   "ops.abandon": { label: "Give up", style: "danger", purpose: "act" },
   "server.unrescue": { label: "Leave the rescue system", style: "default", purpose: "act" },
+  "server.restart": { label: "Stop and start it now", style: "default", purpose: "act" },
   "secret.reveal": { label: "Show password once", style: "primary", purpose: "reveal" },
 };
 const staffButtons = new Set(["ops.abandon"]);

@@ -8,6 +8,9 @@ export const allowedIn = {
   resize: ["active", "stopped"],
   // The guest has to run to take a password.
   password: ["active"],
+  // Of clouds that hand passwords and keys over at a boot: one that is off takes them at its next start.
+  atNextBoot: ["active", "stopped"],
+  restart: ["active", "stopped"],
   // A state in which disk and settings hold still, or that the guest itself brought about.
   snapshot: ["active", "stopped"],
   rollback: ["active", "stopped", "paused", "error"],

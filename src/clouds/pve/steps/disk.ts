@@ -57,7 +57,13 @@ async function alreadyThere(
   const note = isBigger
     ? `the disk has ${diskGibOf(vm.config)} GiB already, more than the ${diskGib} GiB that were asked for; a disk never shrinks.`
     : `the disk has ${diskGib} GiB already.`;
-  return { kind: "done", ...(await seen(client, context, vm)), note };
+  const { server, output } = await seen(client, context, vm);
+  return {
+    kind: "done",
+    ...(server === undefined ? {} : { server }),
+    output: { ...output, disk: "same" },
+    note,
+  };
 }
 
 /** The one that was recorded when the server was made; a later look may find another one first. */
@@ -81,9 +87,11 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   const grown = diskOf(client, context, vm).bytes >= diskGib * GIB;
   if (judged.kind === "failed" && !grown) return refusal(client, context, { error: judged.error, vm });
   if (!grown) return { kind: "failed", error: notGrown(client, vm) };
+  const { server, output } = await seen(client, context, vm);
   return {
     kind: "done",
-    ...(await seen(client, context, vm)),
+    ...(server === undefined ? {} : { server }),
+    output: { ...output, disk: "grown" },
     note: `the disk has ${diskGibOf(vm.config)} GiB now.`,
     ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
   };

@@ -10,14 +10,14 @@ import type {
   Verdict,
 } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { type FoundVm, listTasks } from "../cluster.ts";
-import { lookCondition, taskCondition } from "../condition.ts";
+import type { FoundVm } from "../cluster.ts";
+import { lookCondition } from "../condition.ts";
 import { hasAgent } from "../config.ts";
 import type { Parameters } from "../form.ts";
 import { remoteServerOf } from "../server.ts";
 import { getStatus, type PowerCall, pingAgent, powerVm } from "../vm.ts";
 import { findTarget, getTarget, outcomeFor, requireUnlocked, vanished } from "./target.ts";
-import { explained, judgeTask, refusal, staffNoteOf, waitFor } from "./task.ts";
+import { explained, judgeTask, refusal, staffNoteOf, taskSinceIntent, waitFor } from "./task.ts";
 
 const Input = z.object({ externalId: z.string().optional(), verb: z.enum(powerVerbs) });
 
@@ -135,7 +135,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const verb = verbOf(context);
   const vm = await getTarget(client, context);
   const before = await remoteServerOf(client, vm, context.signal);
-  if (verb.already !== undefined && before.state === verb.goal && !before.busy) {
+  if (verb.already !== undefined && isAt(verb.goal, before) && !before.busy) {
     return { kind: "done", ...outcomeFor(context, before), note: verb.already };
   }
   await requireUnlocked(client, vm, context.signal);
@@ -150,6 +150,11 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   return waitFor(upid);
 }
 
+/** Running is running, whatever it was started from. */
+function isAt(goal: ServerState, { state }: RemoteServer): boolean {
+  return state === goal || (goal === "active" && state === "rescue");
+}
+
 const HINTS: Partial<Record<ServerState, string>> = {
   stopped: 'The server is off: use "start".',
   suspended: 'The server is suspended: use "resume".',
@@ -159,7 +164,7 @@ const HINTS: Partial<Record<ServerState, string>> = {
 /** PVE would refuse it in the task, or do something else. */
 function requireFitting(client: PveClient, verb: Verb, { state }: RemoteServer): void {
   const wrong =
-    (verb.call === "reboot" && state !== "active" && state !== "error") ||
+    (verb.call === "reboot" && !["active", "rescue", "error"].includes(state)) ||
     (verb.call === "reset" && (state === "suspended" || state === "paused")) ||
     (verb.call === "start" && state === "paused") ||
     (verb.call === "suspend" && state !== "active") ||
@@ -172,7 +177,7 @@ function requireFitting(client: PveClient, verb: Verb, { state }: RemoteServer):
   );
 }
 
-function noTask(client: PveClient): ServiceError {
+export function noTask(client: PveClient): ServiceError {
   return new ServiceError(
     "unknown_outcome",
     "The cloud's answer cannot be understood, so it is not known yet whether the change was made.",
@@ -184,22 +189,10 @@ async function probe(client: PveClient, context: StepContext): Promise<Probe> {
   const verb = verbOf(context);
   const vm = await findTarget(client, context);
   if (vm === null) return { effect: "absent" };
-  const since = Math.floor((context.issuedAt.getTime() + client.clockOffsetMs()) / 1000) - CLOCK_TOLERANCE_S;
-  const tasks = await listTasks(client, vm.node, { since, vmid: vm.vmid, signal: context.signal });
   // A reset of a server that was off is a start.
-  const types = new Set([`qm${verb.call}`, ...(verb.call === "reset" ? ["qmstart"] : [])]);
-  const [first] = tasks.filter((task) => types.has(task.type)).toSorted((a, b) => a.starttime - b.starttime);
-  if (first === undefined) return { effect: "absent" };
-  return {
-    effect: "present",
-    reference: { upid: first.upid },
-    condition: taskCondition(first),
-    note: "The cloud's answer was lost, but it has begun.",
-  };
+  const types = [`qm${verb.call}`, ...(verb.call === "reset" ? ["qmstart"] : [])];
+  return taskSinceIntent(client, context, { vm, types });
 }
-
-/** Tasks are written with whole seconds, and so is the Date header by which the clocks are compared. */
-const CLOCK_TOLERANCE_S = 3;
 
 async function verifyState(client: PveClient, context: StepContext): Promise<Verdict> {
   const verb = verbOf(context);
@@ -208,7 +201,7 @@ async function verifyState(client: PveClient, context: StepContext): Promise<Ver
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "failed", error: vanished(client) };
   const server = await remoteServerOf(client, vm, context.signal);
-  if (server.state === verb.goal && !server.busy) {
+  if (isAt(verb.goal, server) && !server.busy) {
     const late = judged.kind === "failed" && verb.already !== undefined ? { note: verb.already } : {};
     return {
       kind: "done",
@@ -225,7 +218,7 @@ async function verifyState(client: PveClient, context: StepContext): Promise<Ver
   return { kind: "again", error: unknownTask(client) };
 }
 
-function unknownTask(client: PveClient): ServiceError {
+export function unknownTask(client: PveClient): ServiceError {
   return new ServiceError(
     "cloud_conflict",
     "The cloud has no record of the work, and the server did not change.",
@@ -250,12 +243,13 @@ async function verifyReboot(client: PveClient, context: StepContext): Promise<Ve
   const server = await remoteServerOf(client, vm, context.signal);
   if (judged.kind === "failed")
     return withServer(context, await refusal(client, context, { error: judged.error, vm }), server);
-  if (server.state !== "active") return { kind: "pending", condition: lookCondition("coming up again") };
+  if (!isAt("active", server)) return { kind: "pending", condition: lookCondition("coming up again") };
   // PVE has forgotten the task: only a younger guest proves the restart, and a reset does not make it younger.
   if (judged.kind === "unknown" && !(await hasStartedSince(client, context, vm))) {
     return { kind: "pending", condition: lookCondition("it is not known yet whether it has restarted") };
   }
-  if (!hasAgent(vm.config) || (await pingAgent(client, vm, context.signal))) {
+  // A rescue system has no agent of ours.
+  if (server.state === "rescue" || !hasAgent(vm.config) || (await pingAgent(client, vm, context.signal))) {
     return {
       kind: "done",
       ...outcomeFor(context, server),

@@ -1,39 +1,64 @@
 import { z } from "zod";
-import type { ResizeOrder } from "../../../core/cloud.ts";
+import type { RemoteServer, ResizeOrder } from "../../../core/cloud.ts";
 import { ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
+  Probe,
   StepContext,
   StepDefinition,
+  StepOutcome,
   Verdict,
 } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, findVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
+import { coresOf } from "../config.ts";
 import { remoteServerOf } from "../server.ts";
 import { pendingKeys, powerVm, setConfig } from "../vm.ts";
 import { sizeParameters } from "./configure.ts";
 import { planDisk } from "./disk.ts";
-import { isOff } from "./power.ts";
+import { isOff, planPower } from "./power.ts";
 import { findTarget, getTarget, requireUnlocked, vanished } from "./target.ts";
-import { explained, judgeTask, refusal, waitFor } from "./task.ts";
+import { explained, judgeTask, refusal, taskSinceIntent, waitFor } from "./task.ts";
 
-const Size = z.object({ vcpus: z.number(), memoryMib: z.number() });
+const Size = z.object({ vcpus: z.number(), memoryMib: z.number(), sockets: z.number().optional() });
 const SizeInput = z.object({ externalId: z.string(), after: Size });
-const ApplyInput = z.object({ externalId: z.string() });
+const ApplyInput = z.object({ externalId: z.string(), restart: z.enum(["now", "later"]).optional() });
 
 const CALL_TIMEOUT_MS = 2 * 60_000;
 const GUEST_S = 60;
 const SIZE_KEYS = new Set(["cores", "sockets", "memory", "balloon"]);
 
-/** CPU and memory, then the disk, then the restart that makes CPU and memory count. */
-export function planResize({ externalId, after }: ResizeOrder): PlannedStep[] {
+/**
+ * The disk first: where it cannot grow, nothing else has been changed. Then CPU and memory, then the restart that makes
+ * them count. A part that stays as it is has no step.
+ */
+export function planResize({ externalId, before, after, sockets, restart }: ResizeOrder): PlannedStep[] {
   const { vcpus, memoryMib, diskGib } = after;
+  const growsDisk = diskGib !== before.diskGib;
+  const changesSize = vcpus !== before.vcpus || memoryMib !== before.memoryMib || sockets !== undefined;
+  const size = { vcpus, memoryMib, ...(sockets === undefined ? {} : { sockets }) };
+  const steps: PlannedStep[] = growsDisk ? [planDisk({ externalId, diskGib })] : [];
+  if (growsDisk && !changesSize) return steps;
+  const isLater = restart === "later";
   return [
-    { name: "pve.set_size", label: "Set CPU and memory", input: { externalId, after: { vcpus, memoryMib } } },
-    planDisk({ externalId, diskGib }),
-    { name: "pve.apply_size", label: "Restart it into its new size", input: { externalId } },
+    ...steps,
+    { name: "pve.set_size", label: "Set CPU and memory", input: { externalId, after: size } },
+    {
+      name: "pve.apply_size",
+      label: isLater ? "See what waits for a restart" : "Restart it into its new size",
+      input: { externalId, ...(isLater ? { restart } : {}) },
+    },
+  ];
+}
+
+/** Off, on, and a look whether anything of its size waits still. */
+export function planRestart({ externalId }: { externalId: string }): PlannedStep[] {
+  return [
+    planPower({ externalId, verb: "stop" }),
+    planPower({ externalId, verb: "start" }),
+    { name: "pve.check_size", label: "See that its size counts", input: { externalId } },
   ];
 }
 
@@ -43,36 +68,51 @@ export function setSizeStep(client: PveClient): StepDefinition {
     deadlineMs: 10 * 60_000,
     callTimeoutMs: CALL_TIMEOUT_MS,
     evidence: "repeatable",
-    async issue(context): Promise<Issued> {
-      const { after } = SizeInput.parse(context.input);
-      const vm = await getTarget(client, context);
-      const { signal } = context;
-      const before = await remoteServerOf(client, vm, signal);
-      if (isThere(before, after) && (await waiting(client, vm, signal)).length === 0) {
-        return { kind: "done", server: before, note: "CPU and memory are as asked for already." };
-      }
-      await requireUnlocked(client, vm, signal);
-      await explained(client, { vm, signal }, () =>
-        setConfig(client, vm, sizeParameters(vm, after), { signal }),
-      );
-      const now = await findVm(client, vm.vmid, { hint: vm.node, signal });
-      if (now === null) throw vanished(client);
-      const server = await remoteServerOf(client, now, signal);
-      if (isThere(server, after)) return { kind: "done", server, note: "CPU and memory are set." };
-      if ((await waiting(client, now, signal)).length > 0) {
-        return { kind: "done", server, note: "CPU and memory are set; they count from the restart on." };
-      }
-      throw new ServiceError(
-        "cloud_failed",
-        "The cloud accepted the new size and shows the old one. Our operators must look at it.",
-        { facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: VM ${vm.vmid}` },
-      );
-    },
+    issue: (context) => setSize(client, context),
   };
 }
 
-function isThere(server: { vcpus: number; memoryMib: number }, after: z.infer<typeof Size>): boolean {
-  return server.vcpus === after.vcpus && server.memoryMib === after.memoryMib;
+async function setSize(client: PveClient, context: StepContext): Promise<Issued> {
+  const { after } = SizeInput.parse(context.input);
+  const { signal } = context;
+  const vm = await getTarget(client, context);
+  const before = await remoteServerOf(client, vm, signal);
+  if (isThere(before, vm, after) && (await waiting(client, vm, signal)).length === 0) {
+    return { kind: "done", ...counted(before, []), note: "CPU and memory are as asked for already." };
+  }
+  await requireUnlocked(client, vm, signal);
+  await explained(client, { vm, signal }, () => setConfig(client, vm, sizeParameters(vm, after), { signal }));
+  const now = await findVm(client, vm.vmid, { hint: vm.node, signal });
+  if (now === null) throw vanished(client);
+  const server = await remoteServerOf(client, now, signal);
+  const keys = await waiting(client, now, signal);
+  if (keys.length === 0 && isThere(server, now, after)) {
+    return { kind: "done", ...counted(server, keys), note: "CPU and memory are set." };
+  }
+  if (keys.length > 0) {
+    const note = "CPU and memory are stored; they count when the server has been stopped and started.";
+    return { kind: "done", ...counted(server, keys), note };
+  }
+  throw new ServiceError(
+    "cloud_failed",
+    "The cloud accepted the new size and shows the old one. Our operators must look at it.",
+    { facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: VM ${vm.vmid}` },
+  );
+}
+
+/** What runs now, and whether a new size waits behind it: for the row, and for what the end says. */
+function counted(server: RemoteServer, keys: readonly string[]): Pick<StepOutcome, "server" | "output"> {
+  const { vcpus, memoryMib, diskGib } = server;
+  const isWaiting = keys.length > 0;
+  return {
+    server: { ...server, data: { ...server.data, sizeWaits: isWaiting } },
+    output: { size: { vcpus, memoryMib, diskGib }, cpuAndMemory: isWaiting ? "at_restart" : "now" },
+  };
+}
+
+function isThere(server: RemoteServer, { config }: FoundVm, after: z.infer<typeof Size>): boolean {
+  const sockets = after.sockets === undefined || after.sockets === coresOf(config).sockets;
+  return server.vcpus === after.vcpus && server.memoryMib === after.memoryMib && sockets;
 }
 
 /** What of the size waits for a real stop and start: a restart from inside the guest does not apply it. */
@@ -80,32 +120,53 @@ async function waiting(client: PveClient, vm: FoundVm, signal: AbortSignal): Pro
   return (await pendingKeys(client, vm, signal)).filter((key) => SIZE_KEYS.has(key));
 }
 
-/** PVE's own reboot stops the guest and starts it anew, which applies what waits. Nothing waits: nothing is restarted. */
+/**
+ * PVE's own reboot stops the guest and starts it anew, which applies what waits. Nothing waits: nothing is restarted. After a
+ * lost answer the task list tells, because a second reboot would be one more.
+ */
 export function applySizeStep(client: PveClient): StepDefinition {
   return {
     name: "pve.apply_size",
     deadlineMs: 15 * 60_000,
     callTimeoutMs: CALL_TIMEOUT_MS,
     pointOfNoReturn: "The server is restarting into its new size.",
-    evidence: "repeatable",
-    async issue(context): Promise<Issued> {
-      ApplyInput.parse(context.input);
-      const { signal } = context;
-      const vm = await getTarget(client, context);
-      const keys = await waiting(client, vm, signal);
-      if (keys.length === 0 || (await isOff(client, vm, signal))) {
-        const note =
-          keys.length === 0 ? "no restart is needed." : "it is off; the size counts from its next start on.";
-        return { kind: "done", server: await remoteServerOf(client, vm, signal), note };
-      }
-      await requireUnlocked(client, vm, signal);
-      const upid = await explained(client, { vm, signal }, () =>
-        powerVm(client, vm, { call: "reboot", parameters: { timeout: GUEST_S } }, { signal }),
-      );
-      return upid === null ? { kind: "done" } : waitFor(upid);
+    evidence: "record",
+    issue: (context) => applySize(client, context),
+    async probe(context): Promise<Probe> {
+      const vm = await findTarget(client, context);
+      if (vm === null) return { effect: "absent" };
+      return taskSinceIntent(client, context, { vm, types: ["qmreboot"] });
     },
     verify: (context) => verifyApplied(client, context),
   };
+}
+
+async function applySize(client: PveClient, context: StepContext): Promise<Issued> {
+  const { restart = "now" } = ApplyInput.parse(context.input);
+  const { signal } = context;
+  const vm = await getTarget(client, context);
+  const keys = await waiting(client, vm, signal);
+  const off = await isOff(client, vm, signal);
+  if (keys.length === 0 || off || restart === "later") {
+    const server = await remoteServerOf(client, vm, signal);
+    return { kind: "done", ...counted(server, keys), note: whyNot(keys, off) };
+  }
+  await requireUnlocked(client, vm, signal);
+  const upid = await explained(client, { vm, signal }, () =>
+    powerVm(client, vm, { call: "reboot", parameters: { timeout: GUEST_S } }, { signal }),
+  );
+  if (upid !== null) return waitFor(upid);
+  throw new ServiceError(
+    "unknown_outcome",
+    "The cloud's answer cannot be understood, so it is not known yet whether the server restarts.",
+    { facts: { cloud: client.cloud } },
+  );
+}
+
+function whyNot(keys: readonly string[], off: boolean): string {
+  if (off) return "it is off; the new size counts from its next start on.";
+  if (keys.length === 0) return "no restart is needed.";
+  return "it was not restarted, so it has its old CPU and memory until it is stopped and started.";
 }
 
 async function verifyApplied(client: PveClient, context: StepContext): Promise<Verdict> {
@@ -116,7 +177,9 @@ async function verifyApplied(client: PveClient, context: StepContext): Promise<V
   if (vm === null) return { kind: "failed", error: vanished(client) };
   const server = await remoteServerOf(client, vm, signal);
   const keys = await waiting(client, vm, signal);
-  if (keys.length === 0 && server.state === "active") return { kind: "done", server };
+  if (keys.length === 0 && server.state === "active") {
+    return { kind: "done", ...counted(server, keys), note: "it has restarted, and its new size counts." };
+  }
   if (judged.kind === "failed") {
     if (judged.error.facts["guest"] !== "silent")
       return refusal(client, context, { error: judged.error, vm });
@@ -136,4 +199,32 @@ function notRestarted(client: PveClient, cause: ServiceError, keys: readonly str
       ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
     },
   );
+}
+
+/** Changes nothing. */
+export function checkSizeStep(client: PveClient): StepDefinition {
+  return {
+    name: "pve.check_size",
+    deadlineMs: 5 * 60_000,
+    callTimeoutMs: CALL_TIMEOUT_MS,
+    evidence: "none",
+    async issue(context): Promise<Issued> {
+      const { signal } = context;
+      const vm = await getTarget(client, context);
+      const server = await remoteServerOf(client, vm, signal);
+      const keys = await waiting(client, vm, signal);
+      if (keys.length === 0) {
+        return { kind: "done", ...counted(server, keys), note: "nothing of its size waits any more." };
+      }
+      const error = new ServiceError(
+        "cloud_failed",
+        "The server was stopped and started, and a part of its new size waits still. Our operators must look at it.",
+        {
+          facts: { cloud: client.cloud },
+          staffDetail: `${client.cloud}: VM ${vm.vmid}: ${keys.join(", ")} pending`,
+        },
+      );
+      return { kind: "failed", error, server };
+    },
+  };
 }

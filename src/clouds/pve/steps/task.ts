@@ -1,10 +1,11 @@
 // What every step with a task does: dispatch it, and judge it when it has ended. Most refusals of PVE arrive inside the task.
-import { isServiceError, type ServiceError } from "../../../core/errors.ts";
-import type { Issued, StepContext, Verdict } from "../../../core/operations/step.ts";
+import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import type { Issued, Probe, StepContext, Verdict } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { type FoundVm, taskEnd, taskWarnings } from "../cluster.ts";
+import { type FoundVm, listTasks, taskEnd, taskWarnings } from "../cluster.ts";
 import { taskCondition } from "../condition.ts";
 import { taskError } from "../errors.ts";
+import type { Task } from "../schema.ts";
 import { parseUpid, type Upid } from "../upid.ts";
 import { withLockAdvice } from "./target.ts";
 
@@ -77,4 +78,37 @@ export async function explained<T>(
 
 export function staffNoteOf(warnings: string | undefined): { staffNote?: string } {
   return warnings === undefined ? {} : { staffNote: warnings };
+}
+
+/** Tasks are written with whole seconds, and so is the Date header by which the clocks are compared. */
+const CLOCK_TOLERANCE_S = 3;
+
+/** The first task of such a type that began on this VM since the call was to be made. */
+export async function firstTaskSince(
+  client: PveClient,
+  context: StepContext,
+  { vm, types }: { vm: FoundVm; types: readonly string[] },
+): Promise<Task | null> {
+  const since = Math.floor((context.issuedAt.getTime() + client.clockOffsetMs()) / 1000) - CLOCK_TOLERANCE_S;
+  const tasks = await listTasks(client, vm.node, { since, vmid: vm.vmid, signal: context.signal });
+  const [first] = tasks
+    .filter((task) => types.includes(task.type))
+    .toSorted((a, b) => a.starttime - b.starttime);
+  return first ?? null;
+}
+
+/** What is known after a lost answer to a call that begins such a task. */
+export async function taskSinceIntent(
+  client: PveClient,
+  context: StepContext,
+  wanted: { vm: FoundVm; types: readonly string[] },
+): Promise<Probe> {
+  const first = await firstTaskSince(client, context, wanted);
+  if (first === null) return { effect: "absent" };
+  return {
+    effect: "present",
+    reference: { upid: first.upid },
+    condition: taskCondition(first),
+    note: "The cloud's answer was lost, but it has begun.",
+  };
 }
