@@ -23,7 +23,7 @@ import { planProtect, protectStep } from "./steps/protect.ts";
 import { purgeStep } from "./steps/purge.ts";
 import { planReady, readyStep } from "./steps/ready.ts";
 import { planReserve, reserveStep } from "./steps/reserve.ts";
-import { applySizeStep, planResize, setSizeStep } from "./steps/resize.ts";
+import { applySizeStep, checkSizeStep, planResize, planRestart, setSizeStep } from "./steps/resize.ts";
 import { createWatch } from "./watch.ts";
 
 /** Throws ServiceError `configuration` when the CA file cannot be read. */
@@ -60,6 +60,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       rebootStep(client),
       setSizeStep(client),
       applySizeStep(client),
+      checkSizeStep(client),
       passwordStep(client),
       haltStep(client),
       purgeStep(client),
@@ -77,6 +78,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       ...(order.start === false ? [] : [planPower({ verb: "start" }), planReady()]),
     ],
     resize: planResize,
+    restart: planRestart,
     power: ({ externalId, verb }) => [planPower({ externalId, verb })],
     password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
     remove: planDelete,

@@ -15,6 +15,7 @@ import { serverRebuild, serverReinstall } from "./rebuild.ts";
 import { serverRescue, serverUnrescue } from "./rescue.ts";
 import { serverResize } from "./resize.ts";
 import { opsAbandon, opsAdopt, opsCancel, opsConfirm, opsRetry } from "./resolve.ts";
+import { serverRestart } from "./restart.ts";
 import { snapshotCreate, snapshotDelete, snapshotList, snapshotRollback } from "./snapshot.ts";
 import { syncRun, syncStatus } from "./sync.ts";
 
@@ -25,6 +26,7 @@ const actions: readonly Action[] = [
   serverBuild,
   serverResize,
   serverPower,
+  serverRestart,
   serverPassword,
   serverRebuild,
   serverReinstall,
