@@ -31,6 +31,7 @@ import type { Entrance } from "./core/request.ts";
 import { dropOldRows } from "./core/retention.ts";
 import { createSecretBox, dropExpiredSecrets } from "./core/secrets/box.ts";
 import { checkKeyIds, loadMasterKey } from "./core/secrets/master-key.ts";
+import { deleteDue } from "./core/servers/leave.ts";
 import { scheduleSync } from "./core/sync/schedule.ts";
 import { type Database, openDatabase, vacuum } from "./database/client.ts";
 import { DatabaseSetupError, isUnavailable, sqlState } from "./database/errors.ts";
@@ -289,6 +290,7 @@ async function schedule(settings: Settings, { database, jobs, clouds, engine }: 
   jobs.schedule("retention", 60 * minuteMs, async () => {
     await dropOldRows(database, settings.policies.retention);
   });
+  jobs.schedule("servers.delete_due", minuteMs, () => deleteDue(engine));
   // No autovacuum runs in one process.
   if (database.mode === "embedded") jobs.schedule("database.vacuum", 60 * minuteMs, () => vacuum(database));
   const log = engine.log;

@@ -151,8 +151,8 @@ export interface EndEffects {
     deleteAt?: Date | null;
     deleted?: boolean;
   };
-  /** The type of the closing event, where `<action>.succeeded` would say more than is so. */
-  endsAs?: string;
+  /** The closing event, where `<action>.succeeded` would say more than is so. */
+  endsAs?: { type: string; data?: Record<string, unknown> };
   /** Events beside `<action>.succeeded|failed|cancelled`. */
   events?: { type: string; data?: Record<string, unknown> }[];
   /** What the card offers to do next; `input` is the action's own, and the presser must be allowed to ask for it. */

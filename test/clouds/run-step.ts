@@ -3,13 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { pino } from "pino";
 import type { Cloud, OpenWait, RemoteServer } from "../../src/core/cloud.ts";
 import { isServiceError, type ServiceError } from "../../src/core/errors.ts";
-import type {
-  More,
-  PlannedStep,
-  StepContext,
-  StepDefinition,
-  Verdict,
-} from "../../src/core/operations/step.ts";
+import type { PlannedStep, StepContext, StepDefinition, Verdict } from "../../src/core/operations/step.ts";
 import type { Database } from "../../src/database/client.ts";
 
 export interface RunOptions {
@@ -159,7 +153,7 @@ async function finish(
     if (observation?.result !== undefined) {
       const verdict = await verify(step, context);
       // One call of several that the step makes.
-      if (verdict.kind === "again" || verdict.kind === "more") return "again";
+      if (verdict.kind === "again" || (verdict.kind === "done" && verdict.more !== undefined)) return "again";
       if (verdict.kind !== "pending") return ended(run, verdict, options);
       // As the engine does: a new wait, from now on.
       context.issuedAt = new Date();
@@ -172,7 +166,7 @@ async function finish(
   throw new Error(`step ${step.name} did not end: ${run.notes.join(", ")}`);
 }
 
-function verify(step: StepDefinition, context: StepContext): Promise<Verdict | More> {
+function verify(step: StepDefinition, context: StepContext): Promise<Verdict> {
   if (step.verify === undefined) throw new Error(`step ${step.name} waits but cannot verify`);
   return step.verify(context);
 }

@@ -10,6 +10,7 @@ import { serverList, serverShow } from "./list.ts";
 import { opsList, opsShow } from "./ops.ts";
 import { serverPassword } from "./password.ts";
 import { serverPower } from "./power.ts";
+import { serverProtect } from "./protect.ts";
 import { serverProvision } from "./provision.ts";
 import { serverRebuild, serverReinstall } from "./rebuild.ts";
 import { serverRescue, serverUnrescue } from "./rescue.ts";
@@ -18,6 +19,7 @@ import { opsAbandon, opsAdopt, opsCancel, opsConfirm, opsRetry } from "./resolve
 import { serverRestart } from "./restart.ts";
 import { snapshotCreate, snapshotDelete, snapshotList, snapshotRollback } from "./snapshot.ts";
 import { syncRun, syncStatus } from "./sync.ts";
+import { serverUndelete } from "./undelete.ts";
 
 const actions: readonly Action[] = [
   serverList,
@@ -32,7 +34,9 @@ const actions: readonly Action[] = [
   serverReinstall,
   serverRescue,
   serverUnrescue,
+  serverProtect,
   serverDelete,
+  serverUndelete,
   snapshotCreate,
   snapshotList,
   snapshotRollback,

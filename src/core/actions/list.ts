@@ -3,6 +3,7 @@ import { ownOperations, type Principal, tenantOf } from "../access.ts";
 import { defineRead } from "../action.ts";
 import { serverStates } from "../cloud.ts";
 import { findCustomer } from "../people/find.ts";
+import { minuteOf } from "../servers/allowed.ts";
 import { findServer, listServers, type ServerRow } from "../servers/find.ts";
 import { describeMemory } from "../servers/size.ts";
 import { customerOption, serverOption } from "./options.ts";
@@ -73,9 +74,11 @@ export const serverList = defineRead<ListInput>({
   },
 });
 
-function stateOf(server: Pick<ServerRow, "state" | "suspendedAt">): string {
+function stateOf(server: Pick<ServerRow, "state" | "suspendedAt" | "deleteAt">): string {
   const state = server.state.replaceAll("_", " ");
-  return server.suspendedAt === null ? state : `${state} (suspended by billing)`;
+  const suspended = server.suspendedAt === null ? "" : " (suspended by billing)";
+  const leaving = server.deleteAt === null ? "" : `, deleting at ${minuteOf(server.deleteAt)}`;
+  return `${state}${suspended}${leaving}`;
 }
 
 const ShowInput = z.object({ server: z.string() });
@@ -119,8 +122,15 @@ function fieldsOf(server: ServerRow, principal: Principal) {
     },
     { label: "Image", value: server.imageName ?? "-" },
     { label: "Addresses", value: server.addresses.join(", ") || "-" },
-    { label: "Since", value: `${server.createdAt.toISOString().slice(0, 16).replace("T", " ")} UTC` },
+    { label: "Since", value: minuteOf(server.createdAt) },
   ];
+  if (server.deleteProtected) fields.push({ label: "Protected", value: "against deletion" });
+  if (server.deleteAt !== null) {
+    fields.push({
+      label: "Deletion",
+      value: `at ${minuteOf(server.deleteAt)}; /server undelete brings it back`,
+    });
+  }
   if (principal.kind === "customer") return fields;
   fields.push(
     {

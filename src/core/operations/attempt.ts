@@ -139,7 +139,7 @@ export async function issueAgain(run: Run, at: At, problem: Problem): Promise<Pr
 }
 
 /** One of several calls of the step is done; the next one is asked for in the same way, within the step's own time. */
-export async function issueMore(run: Run, at: At, note: string | undefined): Promise<Progress> {
+export async function issueMore(run: Run, at: At, note: string): Promise<Progress> {
   await fenced(run.engine.database, run.claim, async (tx, row) => {
     await tx.sql(
       `UPDATE operation_steps SET state = 'planned', problem = NULL, in_doubt = false, reference = NULL
@@ -147,8 +147,7 @@ export async function issueMore(run: Run, at: At, note: string | undefined): Pro
       [row.id, at.step.seq],
     );
     await closeWaits(tx, row.id);
-    if (note !== undefined)
-      await appendLog(tx, row.id, [{ level: "info", text: `${at.step.label}: ${note}` }]);
+    await appendLog(tx, row.id, [{ level: "info", text: `${at.step.label}: ${note}` }]);
     tx.afterCommit(() => run.engine.wake.nudge("cards"));
   });
   return "next";

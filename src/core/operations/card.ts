@@ -97,7 +97,7 @@ export async function renderCard(
 function headline(operation: OperationRow, audience: Audience): string {
   const label = stateLabels[operation.state];
   if (operation.state === "awaiting_confirmation") {
-    const lost = operation.plan.irreversible.join(" ");
+    const lost = [...operation.plan.irreversible, ...operation.plan.notes].join(" ");
     return `${label}. ${lost} Nothing happens until somebody confirms.`.replace("  ", " ");
   }
   if (operation.cancelRequestedAt !== null && !isFinal(operation.state) && operation.endState === null) {
@@ -209,6 +209,7 @@ const buttonTexts: Record<string, Omit<ViewButton, "token">> = {
   "ops.abandon": { label: "Give up", style: "danger", purpose: "act" },
   "server.unrescue": { label: "Leave the rescue system", style: "default", purpose: "act" },
   "server.restart": { label: "Stop and start it now", style: "default", purpose: "act" },
+  "server.undelete": { label: "Bring it back", style: "primary", purpose: "act" },
   "secret.reveal": { label: "Show password once", style: "primary", purpose: "reveal" },
 };
 const staffButtons = new Set(["ops.abandon"]);

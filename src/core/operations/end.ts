@@ -205,11 +205,11 @@ async function recordEnd(
       ? {}
       : { problem: { code: problem.code, message: problem.message } };
   await recordEvent(tx, {
-    type: effects.endsAs ?? `${operation.action}.${end}`,
+    type: effects.endsAs?.type ?? `${operation.action}.${end}`,
     serverId: operation.serverId,
     operationId: operation.id,
     customerId: operation.customerId,
-    data: { ...operationData(operation), ...failure },
+    data: { ...operationData(operation), ...failure, ...effects.endsAs?.data },
     staffData: { requestedBy: operation.requesterName, source: operation.source },
   });
 }

@@ -15,6 +15,8 @@ const ServerExpectation = z.object({
   states: z.array(z.enum(serverStates)),
   /** Compared when given. */
   size: z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() }).optional(),
+  /** The cloud would not refuse to delete it. */
+  unprotected: z.boolean().optional(),
   /** Being gone already is no difference (delete). */
   mayBeGone: z.boolean().optional(),
 });
@@ -70,6 +72,9 @@ function differs(expected: ServerExpectation, server: RemoteServer): string | nu
     return "The cloud is still working on this server; try again when it has finished.";
   if (!expected.states.includes(server.state)) {
     return `The server is ${server.state} in the cloud, not ${expected.states.join(" or ")}.`;
+  }
+  if (expected.unprotected === true && server.deleteProtected === true) {
+    return "The server is protected against deletion in the cloud: lift that first with /server protect and on:no.";
   }
   const size = expected.size;
   if (size === undefined) return null;

@@ -90,18 +90,13 @@ export type Probe =
   | { effect: "unknown"; reason: string };
 
 export type Verdict =
-  | ({ kind: "done" } & StepOutcome)
+  /** `more`, a line for the thread: there is more of the same to ask for, so the step is issued once more. */
+  | ({ kind: "done"; more?: string } & StepOutcome)
   | { kind: "failed"; error: ServiceError; server?: RemoteServer }
   /** Not there yet: watch on. */
   | { kind: "pending"; condition: Record<string, unknown>; note?: string }
   /** The cloud refused after it had accepted, did nothing, and may take it later (a lock of seconds): issue it again. */
   | { kind: "again"; error: ServiceError };
-
-/** What was asked for is there, and there is more of the same to ask for: issue it once more. */
-export interface More {
-  kind: "more";
-  note?: string;
-}
 
 export interface StepDefinition {
   readonly name: string;
@@ -120,7 +115,7 @@ export interface StepDefinition {
   /** Throws ServiceError; `unknown_outcome`, `unreachable` and unexpected errors lead to the probe, the rest is a refusal. */
   issue(context: StepContext): Promise<Issued>;
   /** Asks the cloud itself. Called when the wait is settled, and once when the deadline has passed. */
-  verify?(context: StepContext): Promise<Verdict | More>;
+  verify?(context: StepContext): Promise<Verdict>;
   /**
    * The step that undoes this one, for create-steps; guarded by our marker. Called with what is known of the step,
    * also when its own outcome is unknown.

@@ -4,7 +4,7 @@ import { fenced, park } from "./claim.ts";
 import { type At, askAgainMs, contextOf, isInDoubt, isWorthAnotherTry } from "./context.ts";
 import type { Progress, Run } from "./engine.ts";
 import { failStep, finishStep, giveUp, isPast, nudgeWaiting, openWait } from "./settle.ts";
-import type { More, Verdict } from "./step.ts";
+import type { Verdict } from "./step.ts";
 
 /** The watcher says it is settled, or the deadline has passed: now the cloud itself is asked. */
 export async function verifyStep(run: Run, at: At): Promise<Progress> {
@@ -12,7 +12,7 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
   if (await isStillOpen(run, at)) return "parked";
   engine.reached("verifying", at.operation.id);
   if (at.operation.endState !== null) engine.reached("compensating", at.operation.id);
-  let verdict: Verdict | More;
+  let verdict: Verdict;
   try {
     verdict = (await at.definition.verify?.(await contextOf(run, at))) ?? { kind: "done" };
   } catch (error) {
@@ -24,10 +24,10 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
     await fenced(engine.database, run.claim, (tx, row) => park(tx, row.id, { afterMs: askAgainMs }));
     return "parked";
   }
-  if (verdict.kind === "done") return finishStep(run, at, verdict);
+  if (verdict.kind === "done")
+    return verdict.more === undefined ? finishStep(run, at, verdict) : issueMore(run, at, verdict.more);
   if (verdict.kind === "failed") return failStep(run, at, problemOf(verdict.error), verdict.server);
   if (verdict.kind === "again") return issueAgain(run, at, problemOf(verdict.error));
-  if (verdict.kind === "more") return issueMore(run, at, verdict.note);
   if (await isPast(engine, at.step.deadlineAt, 0)) {
     return giveUp(
       run,

@@ -98,7 +98,16 @@ export interface ServerFilter {
 /** What a list shows of a server. Counting reads these of every one, so what it does not show stays out. */
 export type ListedServer = Pick<
   ServerRow,
-  "publicId" | "name" | "state" | "planCode" | "addresses" | "suspendedAt" | "customerName" | "cloudName"
+  | "id"
+  | "publicId"
+  | "name"
+  | "state"
+  | "planCode"
+  | "addresses"
+  | "suspendedAt"
+  | "deleteAt"
+  | "customerName"
+  | "cloudName"
 >;
 
 export async function listServers(
@@ -108,8 +117,8 @@ export async function listServers(
   limit: number,
 ): Promise<{ rows: ListedServer[]; total: number }> {
   const rows = await database.sql<ListedServer & { total: number }>(
-    `SELECT s.public_id AS "publicId", s.name, s.state, s.plan_code AS "planCode", s.addresses,
-       s.suspended_at AS "suspendedAt", k.name AS "customerName", c.name AS "cloudName", count(*) OVER ()::int AS total
+    `SELECT s.id, s.public_id AS "publicId", s.name, s.state, s.plan_code AS "planCode", s.addresses,
+       s.suspended_at AS "suspendedAt", s.delete_at AS "deleteAt", k.name AS "customerName", c.name AS "cloudName", count(*) OVER ()::int AS total
      FROM ${serverTables}
      WHERE ${ownRows("s.customer_id", 1)} AND s.deleted_at IS NULL
        AND ($2::text IS NULL OR s.state = $2)

@@ -4,7 +4,6 @@ import { z } from "zod";
 import { ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
-  More,
   PlannedStep,
   StepContext,
   StepDefinition,
@@ -56,7 +55,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
 }
 
 /** The list tells, whatever the task says: it may have met what an earlier call of ours had begun. */
-async function verify(client: PveClient, context: StepContext): Promise<Verdict | More> {
+async function verify(client: PveClient, context: StepContext): Promise<Verdict> {
   const judged = await judgeTask(client, context, "delete a backup of the server");
   if (judged.kind === "running") return judged.verdict;
   const { volid } = Reference.parse(context.reference);
@@ -64,7 +63,7 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict 
   if (!ours.some((backup) => backup.volid === volid)) {
     if (ours.length === 0) return { kind: "done", ...outcomeOf(left, "they are gone.") };
     const still = ours.length === 1 ? "one is left." : `${ours.length} are left.`;
-    return { kind: "more", note: `one is gone, ${still}` };
+    return { kind: "done", more: `one is gone, ${still}` };
   }
   if (judged.kind === "failed") {
     if (judged.error.retryable) return { kind: "again", error: judged.error };

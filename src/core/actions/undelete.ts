@@ -1,0 +1,86 @@
+import { z } from "zod";
+import type { Queryable, Transaction } from "../../database/client.ts";
+import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
+import { serverStates } from "../cloud.ts";
+import { ServiceError } from "../errors.ts";
+import { preflightServer } from "../operations/preflight.ts";
+import { minuteOf } from "../servers/allowed.ts";
+import { findServer, type ServerRow } from "../servers/find.ts";
+import { Scheduled } from "../servers/leave.ts";
+import { serverOption } from "./options.ts";
+
+const UndeleteInput = z.object({ server: z.string() });
+type UndeleteInput = z.infer<typeof UndeleteInput>;
+
+const Details = z.object({ externalId: z.string(), start: z.boolean() });
+
+export const serverUndelete = defineOperation<UndeleteInput>({
+  name: "server.undelete",
+  summary: "Bring back a server that is going to be deleted",
+  audience: ["staff", "customer"],
+  permission: "server.change",
+  risk: "change",
+  specVersion: 1,
+  input: UndeleteInput,
+  options: [serverOption],
+  plan: planUndelete,
+  prepare: keep,
+  steps(plan, clouds) {
+    const { externalId, start } = Details.parse(plan.details);
+    const states = start ? (["stopped", "active"] as const) : serverStates;
+    return [
+      preflightServer({ externalId, states: [...states] }),
+      ...(start ? clouds.get(plan.cloud ?? "").power({ externalId, verb: "start" }) : []),
+    ];
+  },
+  onEnd(end, { plan }) {
+    const { start } = Details.parse(plan.details);
+    const started = start && end === "succeeded";
+    const then = start ? (started ? " It runs." : " But it was not started.") : " It is off as before.";
+    return {
+      // It was kept when this was entered, whatever came of the start.
+      events: [{ type: "server.undeleted", data: { started } }],
+      note: `It is no longer going to be deleted.${then}`,
+    };
+  },
+});
+
+async function planUndelete(context: ActionContext, input: UndeleteInput): Promise<ChangePlan> {
+  const server = await findServer(context.database, context.principal, input.server);
+  const name = `${server.name} (${server.publicId})`;
+  if (server.deleteAt === null || server.externalId === null) {
+    throw new ServiceError("nothing_to_change", `Nothing to change: ${name} is not going to be deleted.`);
+  }
+  const start =
+    server.state === "stopped" && server.suspendedAt === null && (await ranBefore(context.database, server));
+  return {
+    title: `Bring back ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
+    serverId: server.id,
+    customerId: server.customerId,
+    cloud: server.cloudName,
+    lockKey: `server:${server.id}`,
+    before: { deletion: minuteOf(server.deleteAt) },
+    after: { deletion: "none", ...(start ? { power: "active" } : {}) },
+    downtime: null,
+    irreversible: [],
+    notes: [start ? "It ran before, so it is started." : "It was off before, so it is not started."],
+    dataAsOf: server.syncedAt,
+    details: { externalId: server.externalId, start } satisfies z.infer<typeof Details>,
+  };
+}
+
+/** Whether it ran when its deletion was asked for. */
+async function ranBefore(database: Queryable, { id }: ServerRow): Promise<boolean> {
+  const rows = await database.sql<{ output: unknown }>(
+    `SELECT output FROM operations WHERE server_id = $1 AND action = 'server.delete' AND state = 'succeeded'
+     ORDER BY finished_at DESC LIMIT 1`,
+    [id],
+  );
+  return Scheduled.safeParse(rows[0]?.output).data?.ranBefore ?? false;
+}
+
+/** From this moment on, so that its time cannot come while it is started. */
+async function keep({ database }: ActionContext & { database: Transaction }, plan: ChangePlan) {
+  await database.sql(`UPDATE servers SET delete_at = NULL WHERE id = $1`, [plan.serverId]);
+  return {};
+}
