@@ -26,6 +26,8 @@ export interface PveSettings {
   clone: "full" | "linked";
   nameservers?: readonly string[];
   searchDomain?: string;
+  /** What a rescue boots from: `local:iso/rescue.iso`. */
+  rescueIso?: string;
   /** How many operations may work on it at a time. */
   maxConcurrent: number;
 }
@@ -65,6 +67,7 @@ export function readPveEntry(
       storage: entry.storage,
       nameservers: entry.nameservers,
       searchDomain: entry.searchDomain,
+      rescueIso: entry.rescueIso,
     }),
   };
 }

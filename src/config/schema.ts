@@ -275,6 +275,13 @@ export const PveEntry = z.strictObject({
   clone: z.enum(["full", "linked"]).default("full"),
   nameservers: z.array(line).min(1).optional(),
   searchDomain: line.optional(),
+  rescueIso: z
+    .string()
+    .regex(
+      /^[A-Za-z][\w.-]*:iso\/[^\s,;/]+$/,
+      "is no ISO image — write it as PVE does, with its storage: local:iso/rescue.iso",
+    )
+    .optional(),
   maxConcurrent,
 });
 

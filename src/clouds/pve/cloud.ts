@@ -1,6 +1,6 @@
 // A PVE cluster as core/cloud.ts wants it.
 import { readFileSync } from "node:fs";
-import { type Cloud, type ConnectionCheck, powerVerbs } from "../../core/cloud.ts";
+import { type Cloud, type ConnectionCheck, powerVerbs, type SnapshotProcedures } from "../../core/cloud.ts";
 import { ServiceError } from "../../core/errors.ts";
 import { checkInTurn } from "../check.ts";
 import { createHttpClient } from "../http.ts";
@@ -11,7 +11,7 @@ import type { PveCloudOptions, PveRuntime } from "./options.ts";
 import { preflightProvision } from "./preflight.ts";
 import { planRebuild, rebuildSteps } from "./rebuild.ts";
 import { Permissions, Version } from "./schema.ts";
-import { findByMarker, inspect, listServers } from "./server.ts";
+import { findByMarker, inspect, listServers, snapshotsOf } from "./server.ts";
 import { cloneStep, planClone } from "./steps/clone.ts";
 import { configureStep, planConfigure } from "./steps/configure.ts";
 import { destroyStep, haltStep, planDelete } from "./steps/delete.ts";
@@ -22,8 +22,11 @@ import { planPower, powerStep, rebootStep } from "./steps/power.ts";
 import { planProtect, protectStep } from "./steps/protect.ts";
 import { purgeStep } from "./steps/purge.ts";
 import { planReady, readyStep } from "./steps/ready.ts";
+import { rescueProcedures, rescueSteps } from "./steps/rescue.ts";
 import { planReserve, reserveStep } from "./steps/reserve.ts";
 import { applySizeStep, checkSizeStep, planResize, planRestart, setSizeStep } from "./steps/resize.ts";
+import { planRollback, rollbackSteps } from "./steps/rollback.ts";
+import { planSnapshot, planSnapshotDelete, snapshotSteps } from "./steps/snapshot.ts";
 import { createWatch } from "./watch.ts";
 
 /** Throws ServiceError `configuration` when the CA file cannot be read. */
@@ -62,6 +65,9 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       applySizeStep(client),
       checkSizeStep(client),
       passwordStep(client),
+      ...snapshotSteps(client),
+      ...rollbackSteps(client),
+      ...rescueSteps(client),
       haltStep(client),
       purgeStep(client),
       destroyStep(client),
@@ -83,6 +89,8 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
     remove: planDelete,
     rebuild: planRebuild,
+    snapshots: snapshotProcedures(client),
+    rescue: rescueProcedures(client),
     survivesRemoval: ["Backups of it in the cloud's storages stay."],
     goesWithRemoval: ["Its snapshots and its entries in backup jobs, replication and HA go, too."],
     removesBackups: true,
@@ -99,6 +107,15 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     watch: createWatch(client, runtime.lookEveryMs ?? 3_000),
     check: () => check(client),
     close: () => client.close(),
+  };
+}
+
+function snapshotProcedures(client: PveClient): SnapshotProcedures {
+  return {
+    create: planSnapshot,
+    rollback: planRollback,
+    remove: planSnapshotDelete,
+    list: (externalId, signal) => snapshotsOf(client, externalId, signal),
   };
 }
 
@@ -128,6 +145,7 @@ const PRIVILEGES = [
   "VM.Config.Network",
   "VM.Config.Options",
   "VM.PowerMgmt",
+  "VM.Snapshot",
 ] as const;
 
 async function check(client: PveClient): Promise<ConnectionCheck[]> {
@@ -150,7 +168,8 @@ async function check(client: PveClient): Promise<ConnectionCheck[]> {
 async function checkPrivileges(client: PveClient): Promise<string> {
   const paths = await client.read({ path: "/access/permissions" }, Permissions);
   const granted = new Set(Object.keys(paths["/vms"] ?? paths["/"] ?? {}));
-  const missing: string[] = PRIVILEGES.filter((privilege) => !granted.has(privilege));
+  const needed = [...PRIVILEGES, ...(client.options.rescueIso === undefined ? [] : ["VM.Config.CDROM"])];
+  const missing: string[] = needed.filter((privilege) => !granted.has(privilege));
   if (!AGENT_PRIVILEGES.some((privilege) => granted.has(privilege)))
     missing.push(AGENT_PRIVILEGES.join(" or "));
   if (missing.length === 0) return "all that is needed on /vms";

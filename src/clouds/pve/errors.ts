@@ -112,7 +112,8 @@ const RULES: readonly Rule[] = [
   {
     pattern: /volume '\S+:iso\/.*' does not exist/iu,
     code: "cloud_invalid",
-    message: "The ISO image is not there, so the server cannot boot from it. Our operators must put it there.",
+    message:
+      "The ISO image is not there, so the server cannot boot from it. Our operators must put it there.",
   },
   {
     pattern: /QEMU guest agent is not running|No QEMU guest agent configured/iu,

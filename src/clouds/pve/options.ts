@@ -32,6 +32,8 @@ export interface PveCloudOptions {
   /** Name servers for cloud-init; default: the node's. */
   nameservers?: readonly string[];
   searchDomain?: string;
+  /** What `rescue` boots from: `local:iso/rescue.iso`, on every node. */
+  rescueIso?: string;
 }
 
 /** What the program hands in beside the configuration. */

@@ -1,5 +1,5 @@
 // A VM as core/cloud.ts wants it.
-import type { RemoteServer } from "../../core/cloud.ts";
+import type { RemoteServer, RemoteSnapshot, ServerState } from "../../core/cloud.ts";
 import { ServiceError } from "../../core/errors.ts";
 import { inBatches } from "./batches.ts";
 import type { PveClient } from "./client.ts";
@@ -24,7 +24,9 @@ import {
   tagsOf,
 } from "./config.ts";
 import { markersIn, markerText } from "./marker.ts";
-import type { VmStatus } from "./schema.ts";
+import { isInRescue } from "./rescue.ts";
+import type { VmConfig, VmStatus } from "./schema.ts";
+import { listSnapshots, remoteSnapshots } from "./snapshots.ts";
 import { lockAdviceOf, providerStatusOf, stateOf, workLockOf } from "./state.ts";
 import { agentAddresses, getStatus } from "./vm.ts";
 
@@ -45,15 +47,26 @@ export async function inspect(
   externalId: string,
   signal?: AbortSignal,
 ): Promise<RemoteServer> {
+  return remoteServerOf(client, await getVm(client, externalId, signal), signal);
+}
+
+/** All that it has. Throws `cloud_not_found`. */
+export async function snapshotsOf(
+  client: PveClient,
+  externalId: string,
+  signal?: AbortSignal,
+): Promise<RemoteSnapshot[]> {
+  return remoteSnapshots(await listSnapshots(client, await getVm(client, externalId, signal), signal));
+}
+
+async function getVm(client: PveClient, externalId: string, signal?: AbortSignal): Promise<FoundVm> {
   const vmid = vmidOf(externalId);
   const found = vmid === null ? null : await findVm(client, vmid, { signal });
-  if (found === null) {
-    throw new ServiceError("cloud_not_found", "The cloud no longer has this server.", {
-      facts: { cloud: client.cloud },
-      staffDetail: `${client.cloud}: no VM ${externalId} on any node`,
-    });
-  }
-  return remoteServerOf(client, found, signal);
+  if (found !== null) return found;
+  throw new ServiceError("cloud_not_found", "The cloud no longer has this server.", {
+    facts: { cloud: client.cloud },
+    staffDetail: `${client.cloud}: no VM ${externalId} on any node`,
+  });
 }
 
 export async function remoteServerOf(
@@ -69,7 +82,7 @@ export async function remoteServerOf(
   const remote: RemoteServer = {
     externalId: String(vmid),
     name: config["name"] ?? status.name ?? `VM ${vmid}`,
-    state: stateOf(status),
+    state: stateIn(status, config),
     providerStatus: providerStatusOf(status),
     busy: await isBusy(client, found, { status, signal }),
     // What runs is what counts: a new size may wait in the configuration for a restart.
@@ -93,6 +106,12 @@ export async function remoteServerOf(
   if (lock !== null && !remote.busy) remote.fault = stuckLockAdvice(found, lock);
   else if (remote.state === "error") remote.fault = `QEMU says ${status.qmpstatus ?? "nothing"}`;
   return remote;
+}
+
+/** What runs may run from other media than its own disk. */
+function stateIn(status: VmStatus, config: VmConfig): ServerState {
+  const state = stateOf(status);
+  return state === "active" && isInRescue(config) ? "rescue" : state;
 }
 
 interface Circumstances {
@@ -139,7 +158,7 @@ async function addressesOf(
   { status, signal }: Circumstances,
 ): Promise<string[]> {
   const given = staticAddressesOf(found.config);
-  if (given.length > 0 || !hasAgent(found.config) || stateOf(status) !== "active") return given;
+  if (given.length > 0 || !hasAgent(found.config) || stateIn(status, found.config) !== "active") return given;
   const macs = macAddressesOf(found.config);
   return (await agentAddresses(client, found, { macs, signal })) ?? [];
 }
@@ -152,11 +171,22 @@ export async function listServers(client: PveClient, signal?: AbortSignal): Prom
     if (!isAway(resources, row.node) && mayBeOurs(client, row)) {
       const found = await findVm(client, row.vmid, { hint: row.node, signal });
       // Deleted since the list was made.
-      return found === null ? [] : [await remoteServerOf(client, found, signal)];
+      return found === null ? [] : [await withSnapshots(client, found, signal)];
     }
     return [fromRow(row, isAway(resources, row.node))];
   });
   return servers.flat();
+}
+
+/** `parent` says that there are some; a list without it says nothing. */
+async function withSnapshots(
+  client: PveClient,
+  found: FoundVm,
+  signal: AbortSignal | undefined,
+): Promise<RemoteServer> {
+  const server = await remoteServerOf(client, found, signal);
+  if (found.config["parent"] === undefined) return server;
+  return { ...server, snapshots: remoteSnapshots(await listSnapshots(client, found, signal)) };
 }
 
 export async function findByMarker(

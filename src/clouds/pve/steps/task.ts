@@ -1,5 +1,5 @@
 // What every step with a task does: dispatch it, and judge it when it has ended. Most refusals of PVE arrive inside the task.
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import { isServiceError, type ServiceError } from "../../../core/errors.ts";
 import type { Issued, Probe, StepContext, Verdict } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, listTasks, taskEnd, taskWarnings } from "../cluster.ts";
