@@ -6,6 +6,7 @@ import { accountCode, accountShow, accountUnlink, link } from "./account.ts";
 import { serverBuild } from "./build.ts";
 import { serverDelete } from "./delete.ts";
 import { help } from "./help.ts";
+import { serverKeys } from "./keys.ts";
 import { serverList, serverShow } from "./list.ts";
 import { opsList, opsShow } from "./ops.ts";
 import { serverPassword } from "./password.ts";
@@ -30,6 +31,7 @@ const actions: readonly Action[] = [
   serverPower,
   serverRestart,
   serverPassword,
+  serverKeys,
   serverRebuild,
   serverReinstall,
   serverRescue,

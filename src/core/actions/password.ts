@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { Transaction } from "../../database/client.ts";
 import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
+import { serverStates } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import { generatePassword } from "../secrets/password.ts";
@@ -11,11 +12,18 @@ import { serverOption } from "./options.ts";
 const PasswordInput = z.object({ server: z.string() });
 type PasswordInput = z.infer<typeof PasswordInput>;
 
-const Details = z.object({ externalId: z.string(), name: z.string(), secretId: z.string() });
+const Details = z.object({
+  externalId: z.string(),
+  name: z.string(),
+  secretId: z.string(),
+  /** Operations of earlier releases have none. */
+  publicId: z.string().default(""),
+  states: z.array(z.enum(serverStates)).default([...allowedIn.password]),
+});
 
 export const serverPassword = defineOperation<PasswordInput>({
   name: "server.password",
-  summary: "Set a new password in the running server",
+  summary: "Set a new password in a server",
   audience: ["staff", "customer"],
   permission: "server.change",
   risk: "change",
@@ -25,25 +33,32 @@ export const serverPassword = defineOperation<PasswordInput>({
   plan: planPassword,
   prepare,
   steps(plan, clouds) {
-    const { externalId, secretId } = detailsOf(plan);
+    const { externalId, secretId, states } = detailsOf(plan);
     return [
-      preflightServer({ externalId, states: [...allowedIn.password] }),
+      preflightServer({ externalId, states }),
       ...clouds.get(plan.cloud ?? "").password({ externalId, secretId }),
     ];
   },
   onEnd(end, { plan, output }) {
     if (end !== "succeeded") return { note: "The old password was not replaced, as far as the cloud says." };
-    const { secretId, name } = detailsOf(plan);
+    const { secretId, name, publicId } = detailsOf(plan);
+    const waits = output["passwordActive"] === "after_next_boot";
     return {
       reveal: { secretId, label: `New password of ${name}` },
       events: [{ type: "server.password.changed" }],
-      note:
-        output["passwordActive"] === "after_next_boot"
-          ? "The new password becomes active at the next boot, not before. It can be shown once."
-          : "The new password is active. It can be shown once.",
+      offers: waits && publicId !== "" ? [{ action: "server.restart", input: { server: publicId } }] : [],
+      note: noteOf(output["passwordActive"]),
     };
   },
 });
+
+function noteOf(active: unknown): string {
+  if (active === "after_next_boot")
+    return "The new password becomes active at the next boot, not before. It can be shown once.";
+  if (active === "at_next_start")
+    return "The new password becomes active at the next start, not before. It can be shown once.";
+  return "The new password is active. It can be shown once.";
+}
 
 /** A dry run has no secret yet. */
 function detailsOf(plan: ChangePlan) {
@@ -52,8 +67,10 @@ function detailsOf(plan: ChangePlan) {
 
 async function planPassword(context: ActionContext, input: PasswordInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
-  requireState(server, "given a new password", allowedIn.password);
-  if (server.hasAgent === false) {
+  const atBoot = context.engine.clouds.get(server.cloudName).passwordAtBoot === true;
+  const states = atBoot ? allowedIn.atNextBoot : allowedIn.password;
+  requireState(server, "given a new password", states);
+  if (server.hasAgent === false && !atBoot) {
     throw new ServiceError(
       "unsupported",
       `${server.name} (${server.publicId}) has no guest agent, so its password cannot be set while it runs. Log in with its key or first password, or rebuild it.`,
@@ -71,7 +88,12 @@ async function planPassword(context: ActionContext, input: PasswordInput): Promi
     irreversible: ["The old password stops working."],
     notes: [],
     dataAsOf: server.syncedAt,
-    details: { externalId: server.externalId ?? "", name: server.name },
+    details: {
+      externalId: server.externalId ?? "",
+      name: server.name,
+      publicId: server.publicId,
+      states: [...states],
+    },
   };
 }
 

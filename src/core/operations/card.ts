@@ -119,6 +119,7 @@ const shownFields: Record<string, [string, (value: unknown) => string]> = {
   diskGib: ["Disk", (value) => `${String(value)} GiB`],
   power: ["Power", String],
   password: ["Password", String],
+  keys: ["SSH keys", (value) => [value].flat().map(String).join(", ")],
   state: ["State", String],
 };
 

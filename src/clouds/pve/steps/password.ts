@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { ServiceError } from "../../../core/errors.ts";
+import { isServiceError, ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -54,37 +54,60 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const { signal } = context;
   const vm = await getTarget(client, context);
   const status = await getStatus(client, vm, signal);
-  if (status.status !== "running" || status.qmpstatus === "paused") {
+  if (status.qmpstatus === "paused") {
     throw new ServiceError(
       "cloud_conflict",
-      "The server must be running for its password to be set, so nothing was changed. Start it, then try again.",
+      "The server is paused, so its password cannot be set, and nothing was changed. Resume it, then try again.",
       { facts: { cloud: client.cloud } },
     );
   }
-  const os = hasAgent(vm.config) ? await guestOs(client, vm, signal) : null;
+  const isOff = status.status !== "running";
+  const os = !isOff && hasAgent(vm.config) ? await guestOs(client, vm, signal) : null;
   if (os === null) {
-    if (hasAgent(vm.config) && (status.uptime ?? 0) * 1000 < AGENT_UP_MS) {
+    if (!isOff && hasAgent(vm.config) && (status.uptime ?? 0) * 1000 < AGENT_UP_MS) {
       return { kind: "wait", reference: {}, condition: lookCondition(COMING_UP), note: COMING_UP };
     }
-    return forNextBoot(client, context, { vm, password: await context.readSecret(secretId) });
+    return forNextBoot(client, context, { vm, isOff, password: await context.readSecret(secretId) });
   }
   const username = os === "mswindows" ? "Administrator" : defaultUserOf(vm.config);
   const password = await context.readSecret(secretId);
   await setGuestPassword(client, vm, { username, password }, { signal });
+  const behind = await keepForLaterBoots(client, context, { vm, password });
   const server = await remoteServerOf(client, vm, signal);
   return {
     kind: "done",
     server,
     output: { passwordActive: "now", passwordUser: username },
     note: `the guest has taken the new password of ${username}.`,
+    ...(behind === null ? {} : { staffNote: behind }),
   };
+}
+
+/**
+ * cloud-init sets its password anew whenever anything of its data has changed (keys, name, network): what is stored there
+ * must not be the password that was just replaced. Returns what staff have to know when it could not be stored.
+ */
+async function keepForLaterBoots(
+  client: PveClient,
+  { signal }: StepContext,
+  { vm, password }: { vm: FoundVm; password: string },
+): Promise<string | null> {
+  if (!hasCloudInit(vm.config)) return null;
+  try {
+    await setConfig(client, vm, { cipassword: password }, { signal, secrets: [password] });
+    return null;
+  } catch (error) {
+    // Done again after a lost answer, or in a moment; a lock that lasts (a backup) is no reason to refuse what is done.
+    if (!isServiceError(error, "cloud_conflict", "cloud_forbidden") || error.retryable) throw error;
+    return `The cloud-init data of VM ${vm.vmid} keeps the old password (${error.staffDetail ?? error.message}): it comes back when they change. Set the password again later.`;
+  }
 }
 
 /** cloud-init takes a changed password at the next boot, as a new instance (PVE derives its instance id from the data). */
 async function forNextBoot(
   client: PveClient,
   { signal }: StepContext,
-  { vm, password }: { vm: FoundVm; password: string },
+  { vm, isOff, password }: { vm: FoundVm; isOff: boolean; password: string },
 ): Promise<Issued> {
   if (!hasCloudInit(vm.config)) {
     throw new ServiceError(
@@ -100,7 +123,12 @@ async function forNextBoot(
   return {
     kind: "done",
     server: await remoteServerOf(client, vm, signal),
-    output: { passwordActive: "after_next_boot", passwordUser: defaultUserOf(vm.config) },
-    note: "no guest agent answers, so the new password becomes active at the next boot.",
+    output: {
+      passwordActive: isOff ? "at_next_start" : "after_next_boot",
+      passwordUser: defaultUserOf(vm.config),
+    },
+    note: isOff
+      ? "it is off, so the new password becomes active at its next start."
+      : "no guest agent answers, so the new password becomes active at the next boot.",
   };
 }

@@ -1,0 +1,88 @@
+import { z } from "zod";
+import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
+import { ServiceError } from "../errors.ts";
+import { preflightServer } from "../operations/preflight.ts";
+import { allowedIn, requireState } from "../servers/allowed.ts";
+import { findServer } from "../servers/find.ts";
+import { fingerprintOf, PublicKeys, publicKeysOf } from "../servers/keys.ts";
+import { serverOption } from "./options.ts";
+
+const KeysInput = z.object({ server: z.string(), keys: PublicKeys });
+type KeysInput = z.infer<typeof KeysInput>;
+
+const Details = z.object({ externalId: z.string(), publicId: z.string(), sshKeys: z.array(z.string()) });
+type Details = z.infer<typeof Details>;
+
+/** cloud-init adds keys to a user and never takes one away, so what a guest has learned stays in it. */
+const STAYS = "Keys that it has taken before stay in it until they are removed there.";
+
+export const serverKeys = defineOperation<KeysInput>({
+  name: "server.keys",
+  summary: "Set the public SSH keys that may log in to a server",
+  audience: ["staff", "customer"],
+  permission: "server.change",
+  risk: "change",
+  specVersion: 1,
+  input: KeysInput,
+  options: [
+    serverOption,
+    {
+      name: "keys",
+      field: "keys",
+      label: "SSH keys",
+      help: "Public keys, one a line or with commas; they replace those that were set here before",
+      type: "text",
+      required: true,
+    },
+  ],
+  plan: planKeys,
+  steps(plan, clouds) {
+    const { externalId, sshKeys } = Details.parse(plan.details);
+    const cloud = clouds.get(plan.cloud ?? "");
+    return [
+      preflightServer({ externalId, states: [...allowedIn.atNextBoot] }),
+      ...(cloud.keys?.({ externalId, sshKeys }) ?? []),
+    ];
+  },
+  onEnd(end, { plan, output }) {
+    if (end !== "succeeded") return {};
+    const { publicId, sshKeys } = Details.parse(plan.details);
+    const runs = output["keysActive"] === "after_next_boot";
+    return {
+      events: [{ type: "server.keys.changed", data: { fingerprints: sshKeys.map(fingerprintOf) } }],
+      offers: runs ? [{ action: "server.restart", input: { server: publicId } }] : [],
+      note: `The keys count from the next ${runs ? "boot" : "start"} on, not before. ${STAYS}`,
+    };
+  },
+});
+
+async function planKeys(context: ActionContext, input: KeysInput): Promise<ChangePlan> {
+  const server = await findServer(context.database, context.principal, input.server);
+  if (context.engine.clouds.get(server.cloudName).keys === undefined) {
+    throw new ServiceError(
+      "unsupported",
+      `The cloud of ${server.name} (${server.publicId}) takes keys only when a server is made. Add them inside it, to ~/.ssh/authorized_keys.`,
+    );
+  }
+  requireState(server, "given other keys", allowedIn.atNextBoot);
+  const sshKeys = publicKeysOf(input.keys);
+  return {
+    title: `SSH keys of ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
+    serverId: server.id,
+    customerId: server.customerId,
+    cloud: server.cloudName,
+    lockKey: `server:${server.id}`,
+    before: {},
+    // A fingerprint names a key to whoever has it, and tells others nothing.
+    after: { keys: sshKeys.map(fingerprintOf) },
+    downtime: null,
+    irreversible: [],
+    notes: [`They count from its next boot on. ${STAYS}`],
+    dataAsOf: server.syncedAt,
+    details: {
+      externalId: server.externalId ?? "",
+      publicId: server.publicId,
+      sshKeys,
+    } satisfies Details,
+  };
+}
