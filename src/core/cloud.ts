@@ -264,6 +264,8 @@ export interface Cloud {
   rebuild?(order: RebuildOrder): PlannedStep[];
   readonly snapshots?: SnapshotProcedures;
   readonly rescue?: RescueProcedures;
+  /** A password reaches a server without a guest agent, or one that is off, at its next boot. */
+  readonly passwordAtBoot?: true;
   /** Who may log in as the default user, from the next boot on. */
   keys?(order: { externalId: string; sshKeys: readonly string[] }): PlannedStep[];
   /** The cloud itself refuses to delete it, whoever asks. */

@@ -17,6 +17,7 @@ import { configureStep, planConfigure } from "./steps/configure.ts";
 import { destroyStep, haltStep, planDelete } from "./steps/delete.ts";
 import { discardStep } from "./steps/discard.ts";
 import { diskStep, planDisk } from "./steps/disk.ts";
+import { keysStep, planKeys } from "./steps/keys.ts";
 import { passwordStep, planPassword } from "./steps/password.ts";
 import { planPower, powerStep, rebootStep } from "./steps/power.ts";
 import { planProtect, protectStep } from "./steps/protect.ts";
@@ -65,6 +66,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       applySizeStep(client),
       checkSizeStep(client),
       passwordStep(client),
+      keysStep(client),
       ...snapshotSteps(client),
       ...rollbackSteps(client),
       ...rescueSteps(client),
@@ -84,8 +86,10 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       ...(order.start === false ? [] : [planPower({ verb: "start" }), planReady()]),
     ],
     resize: planResize,
+    keys: planKeys,
     restart: planRestart,
     power: ({ externalId, verb }) => [planPower({ externalId, verb })],
+    passwordAtBoot: true,
     password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
     remove: planDelete,
     rebuild: planRebuild,
