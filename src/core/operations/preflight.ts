@@ -53,7 +53,9 @@ async function checkServer(context: StepContext): Promise<Issued> {
   const expected = ServerExpectation.parse(context.input);
   let server: RemoteServer;
   try {
-    server = await context.cloud.inspect(expected.externalId, context.signal);
+    server = await context.cloud.inspect(expected.externalId, context.signal, {
+      before: context.operation.id,
+    });
   } catch (error) {
     if (!isServiceError(error, "cloud_not_found")) throw error;
     if (expected.mayBeGone) return { kind: "done", gone: true, note: "It was gone from the cloud already." };
@@ -63,7 +65,9 @@ async function checkServer(context: StepContext): Promise<Issued> {
   const difference = differs(expected, server);
   // As expected: the row keeps saying what is being done to it.
   if (difference === null) return { kind: "done" };
-  return { kind: "failed", server, error: new ServiceError("drifted", `${difference} Nothing was changed.`) };
+  const why = server.fault === undefined ? {} : { staffDetail: server.fault };
+  const error = new ServiceError("drifted", `${difference} Nothing was changed.`, why);
+  return { kind: "failed", server, error };
 }
 
 function differs(expected: ServerExpectation, server: RemoteServer): string | null {
