@@ -8,7 +8,15 @@ import { has } from "./knobs.ts";
 import { holdLock, withLock } from "./locks.ts";
 import { type Call, type Method, method } from "./router.ts";
 import { boolean, integer, string } from "./schema.ts";
-import { allocate, bootDisk, findVolume, freeVolume, needImageStorage, storageOf } from "./storage.ts";
+import {
+  allocate,
+  bootDisk,
+  drivesOf,
+  findVolume,
+  freeVolume,
+  needImageStorage,
+  storageOf,
+} from "./storage.ts";
 import { forkWorker, type Work } from "./tasks.ts";
 import type { Vm } from "./types.ts";
 import { flag, number, PveError, paramError, parseProperties, text } from "./wire.ts";
@@ -220,9 +228,12 @@ function iothreadWarning(vm: Vm): boolean {
 }
 
 function checkDrives(cluster: Cluster, vm: Vm): void {
-  const disk = bootDisk(vm.config);
-  if (!disk || findVolume(cluster, vm.node, disk.volid)) return;
-  throw new PveError(500, `volume '${disk.volid}' does not exist\n`);
+  const images = drivesOf(vm.config).filter(({ volid }) => volid.includes(":iso/"));
+  for (const drive of [bootDisk(vm.config), ...images]) {
+    if (drive && !findVolume(cluster, vm.node, drive.volid)) {
+      throw new PveError(500, `volume '${drive.volid}' does not exist\n`);
+    }
+  }
 }
 
 let processes = 10_000;

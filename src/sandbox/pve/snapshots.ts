@@ -5,7 +5,7 @@ import { type Cluster, checkLock, copyGuest, digestOf, findVm } from "./cluster.
 import { configJson } from "./config.ts";
 import * as format from "./formats.ts";
 import { has } from "./knobs.ts";
-import { fork, locked, run, startVm } from "./power.ts";
+import { fork, locked, run, startVm, stopped } from "./power.ts";
 import { type Call, type Method, method } from "./router.ts";
 import { boolean, needed, string } from "./schema.ts";
 import {
@@ -120,6 +120,7 @@ function list(vm: Vm): object[] {
       vmstate: snapshot.vmstate === undefined ? 0 : 1,
       description: snapshot.description,
       parent: snapshot.parent,
+      snapstate: snapshot.state,
     }),
   );
   const current = {
@@ -136,46 +137,62 @@ function disksOf(vm: Pick<Vm, "config">): Drive[] {
   return drivesOf(vm.config).filter(({ cdrom, key }) => !cdrom && !key.startsWith("unused"));
 }
 
+/** PVE::AbstractConfig: prepare, snapshot each volume, commit; what fails is cleaned up, what is killed stays as it was. */
 async function create(call: Call, work: Work, name: string): Promise<void> {
-  const { cluster, params } = call;
-  const vm = await locked(call, work, async (found) => {
-    checkLock(found);
-    if (found.snapshots.has(name)) throw new PveError(500, `snapshot name '${name}' already used\n`);
-    const unable = disksOf(found).find((disk) => !canSnapshot(cluster, found, disk));
-    if (unable) throw new PveError(500, "snapshot feature is not available\n");
-    found.config.set("lock", "snapshot");
-    return found;
-  });
+  const { vm, snapshot } = await locked(call, work, (found) => prepare(call, work, { vm: found, name }));
   if (has(vm, "sim-fail-snapshot")) throw new PveError(500, "unable to read tail (got 0 bytes)\n");
   try {
     await work.pause(400);
-    const vmstate =
-      flag(params, "vmstate") === true && vm.run ? await saveState(call, work, { vm, name }) : undefined;
     for (const disk of disksOf(vm)) {
       work.log(`snapshotting 'drive-${disk.key}' (${disk.volid})`);
       work.log("internal qemu snapshot");
     }
-    const parent = vm.config.get("parent");
-    vm.snapshots.set(name, {
-      name,
-      description: text(params, "description") ?? "",
-      time: Math.floor(Date.now() / 1000),
-      parent,
-      vmstate,
-      config: new Map(
-        [...vm.config].filter(([key]) => key !== "lock" && key !== "parent" && !key.startsWith("unused")),
-      ),
-      sizes: sizesOf(cluster, vm),
-      running: vmstate !== undefined,
-      guest: copyGuest(vm.guest),
-    });
-    vm.config.set("parent", name);
   } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
+    work.log("snapshot create failed: starting cleanup");
+    if (snapshot.vmstate !== undefined) freeVolume(call.cluster, call.node, snapshot.vmstate);
+    vm.snapshots.delete(name);
     vm.config.delete("lock");
-    throw new PveError(500, message);
+    throw new PveError(500, error instanceof Error ? error.message : String(error));
   }
+  snapshot.state = undefined;
+  snapshot.guest = copyGuest(vm.guest);
+  vm.config.set("parent", name);
   vm.config.delete("lock");
+}
+
+async function prepare(
+  { cluster, params, ...call }: Call,
+  work: Work,
+  { vm, name }: { vm: Vm; name: string },
+): Promise<{ vm: Vm; snapshot: Snapshot }> {
+  checkLock(vm);
+  if (vm.snapshots.has(name)) throw new PveError(500, `snapshot name '${name}' already used\n`);
+  const unable = disksOf(vm).find((disk) => !canSnapshot(cluster, vm, disk));
+  if (unable) throw new PveError(500, "snapshot feature is not available\n");
+  vm.config.set("lock", "snapshot");
+  const snapshot: Snapshot = {
+    name,
+    description: text(params, "description") ?? "",
+    time: Math.floor(Date.now() / 1000),
+    parent: vm.config.get("parent"),
+    state: "prepare",
+    vmstate: undefined,
+    config: new Map([...vm.config].filter(([key]) => isKept(key))),
+    sizes: sizesOf(cluster, vm),
+    running: false,
+    guest: copyGuest(vm.guest),
+  };
+  vm.snapshots.set(name, snapshot);
+  if (flag(params, "vmstate") === true && vm.run) {
+    snapshot.vmstate = await saveState({ cluster, params, ...call }, work, { vm, name });
+    snapshot.running = true;
+  }
+  return { vm, snapshot };
+}
+
+/** __snapshot_copy_config: neither the description nor unused disks belong to a snapshot. */
+function isKept(key: string): boolean {
+  return key !== "lock" && key !== "parent" && key !== "description" && !key.startsWith("unused");
 }
 
 function canSnapshot(cluster: Cluster, vm: Vm, disk: Drive): boolean {
@@ -215,11 +232,15 @@ async function saveState(
 async function rollback(call: Call, work: Work, vm: Vm): Promise<void> {
   const { cluster, node } = call;
   const snapshot = find(vm, needText(call.params, "snapname"));
+  if (snapshot.state !== undefined) {
+    throw new PveError(500, `unable to rollback to incomplete snapshot (snapstate = ${snapshot.state})\n`);
+  }
   checkLock(vm);
   const gone = [...snapshot.sizes.keys()].find((volid) => !findVolume(cluster, node, volid));
   if (gone !== undefined) throw new PveError(500, `volume '${gone}' does not exist\n`);
   vm.config.set("lock", "rollback");
-  vm.run = undefined;
+  // qmeventd's clean-up waits for our lock, and takes it when we are done.
+  if (vm.run) stopped(cluster, vm);
   await work.pause(600);
   if (has(vm, "sim-fail-rollback")) throw new PveError(500, "qemu-img: simulated failure\n");
   const before = disksOf(vm);
@@ -227,7 +248,9 @@ async function rollback(call: Call, work: Work, vm: Vm): Promise<void> {
     const volume = findVolume(cluster, node, volid);
     if (volume) volume.sizeBytes = size;
   }
-  vm.config = new Map([...snapshot.config, ["parent", snapshot.name]]);
+  // __snapshot_apply_config: these two stay what they are.
+  const stays = [...vm.config].filter(([key]) => key === "description" || key.startsWith("unused"));
+  vm.config = new Map([...stays, ...snapshot.config, ["parent", snapshot.name]]);
   for (const { volid } of before) {
     const used = disksOf(vm).some((disk) => disk.volid === volid);
     if (!used) addUnused(vm, volid);
@@ -247,6 +270,7 @@ async function remove(call: Call, work: Work, vm: Vm): Promise<void> {
   const snapshot = find(vm, name);
   checkLock(vm);
   vm.config.set("lock", "snapshot-delete");
+  snapshot.state = "delete";
   await work.pause(400);
   for (const other of vm.snapshots.values()) {
     if (other.parent === name) other.parent = snapshot.parent;

@@ -113,6 +113,8 @@ export interface Snapshot {
   /** Epoch seconds. */
   time: number;
   parent: string | undefined;
+  /** While it is being taken or deleted, and after that was broken off. */
+  state: "prepare" | "delete" | undefined;
   vmstate: string | undefined;
   config: Map<string, string>;
   /** Sizes of the disks at that time, by volume id. */
