@@ -68,7 +68,8 @@ export interface RemoteServer {
   vcpus: number;
   memoryMib: number;
   diskGib: number;
-  addresses: string[];
+  /** Absent when they were not asked for. */
+  addresses?: string[];
   /** Markers of ours found on it, `op=<operation id>.<attempt>`. */
   markers: string[];
   /** Why it is in the state `error`, in the cloud's words; staff only. */
@@ -235,6 +236,11 @@ export interface ConnectionCheck {
   detail: string;
 }
 
+/** `ok: null`: it works without, but an operator should know. `detail` says what to do, on further lines. */
+export interface Finding extends Omit<ConnectionCheck, "ok"> {
+  ok: boolean | null;
+}
+
 export interface Cloud {
   /** Its name in the configuration. */
   readonly name: string;
@@ -282,8 +288,11 @@ export interface Cloud {
 
   /** Can the order be carried out now: quota, image, network, size. Changes nothing. */
   preflightProvision(order: ProvisionOrder, signal: AbortSignal): Promise<void>;
-  /** Throws `cloud_not_found`. */
-  inspect(externalId: string, signal?: AbortSignal): Promise<RemoteServer>;
+  /**
+   * Throws `cloud_not_found`. `before`: the id of an operation that looks before it changes the server; it has no use for
+   * addresses, and what was read now may serve its next step.
+   */
+  inspect(externalId: string, signal?: AbortSignal, options?: { before?: string }): Promise<RemoteServer>;
   /** Every server that carries a marker of this operation, whatever the attempt; oldest first. */
   findByMarker(operationId: string, signal?: AbortSignal): Promise<RemoteServer[]>;
 
@@ -298,6 +307,8 @@ export interface Cloud {
 
   /** Tries the credential against each service; never throws. */
   check(): Promise<ConnectionCheck[]>;
+  /** What the configuration promises and the cloud does not keep; for the doctor. Changes nothing, never throws. */
+  examine?(): Promise<Finding[]>;
   close(): Promise<void>;
 }
 

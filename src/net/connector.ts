@@ -6,7 +6,7 @@ import type { LookupAddress } from "node:dns";
 import { Agent, Pool } from "undici";
 import { parseRanges } from "./address.ts";
 import { ConnectorError, type PostResult } from "./connector-error.ts";
-import { checkUrl, type DialRules, dialer, resolveAll } from "./dial.ts";
+import { checkUrl, type DialRules, dialer, resolveAll, vetUrl } from "./dial.ts";
 import { CountingClient, Exchange } from "./exchange.ts";
 
 export { ConnectorError, type ConnectorErrorCode, type PostResult } from "./connector-error.ts";
@@ -44,6 +44,8 @@ export interface PostRequest {
 export interface Connector {
   /** Throws ConnectorError; any complete answer, whatever its status, is a result. A malformed header throws as it is. */
   post(request: PostRequest): Promise<PostResult>;
+  /** The addresses that a call would dial; sends nothing. Throws ConnectorError for a name or address that is refused. */
+  vet(url: string): Promise<string[]>;
   /** Cuts what is under way. */
   close(): Promise<void>;
 }
@@ -115,6 +117,7 @@ export function createConnector(options: ConnectorOptions = {}): Connector {
       options.guard?.();
       return await send(checkUrl(request.url, rules), request, performance.now());
     },
+    vet: (url) => vetUrl(url, rules),
     async close() {
       await agent.destroy();
     },

@@ -57,6 +57,15 @@ export function checkUrl(text: string, rules: DialRules): URL {
   return url;
 }
 
+/** Resolves and judges as a call would, and opens nothing. Throws ConnectorError. */
+export async function vetUrl(text: string, rules: DialRules): Promise<string[]> {
+  const { protocol, hostname, port } = checkUrl(text, rules);
+  const target = targetOf(protocol, unbracketed(hostname), port);
+  const addresses = (await addressesOf(target, rules)).map(({ address }) => address);
+  vet(addresses, target, rules);
+  return addresses;
+}
+
 /** undici's `connect`: resolves, refuses when ANY address is forbidden, and dials only addresses judged here. */
 export function dialer(rules: DialRules): buildConnector.connector {
   return (options, callback) => {

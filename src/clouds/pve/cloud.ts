@@ -7,6 +7,7 @@ import { createHttpClient } from "../http.ts";
 import { createNetworkList, listImages } from "./catalogue.ts";
 import { createClient, type PveClient } from "./client.ts";
 import { listResources } from "./cluster.ts";
+import { examine } from "./examine.ts";
 import type { PveCloudOptions, PveRuntime } from "./options.ts";
 import { preflightProvision } from "./preflight.ts";
 import { planRebuild, rebuildSteps } from "./rebuild.ts";
@@ -101,7 +102,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     protect: (order) => [planProtect(order)],
 
     preflightProvision: (order, signal) => preflightProvision(client, order, signal),
-    inspect: (externalId, signal) => inspect(client, externalId, signal),
+    inspect: (externalId, signal, { before } = {}) => inspect(client, externalId, { before, signal }),
     findByMarker: (operationId, signal) => findByMarker(client, operationId, signal),
     listServers: (signal) => listServers(client, signal),
     // Sizes apply directly.
@@ -110,6 +111,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     listNetworks: createNetworkList(client),
     watch: createWatch(client, runtime.lookEveryMs ?? 3_000),
     check: () => check(client),
+    examine: () => examine(client),
     close: () => client.close(),
   };
 }
