@@ -2,9 +2,9 @@
 // image is reached from its own node, from every node when its disks are on shared storage, and wherever a template of the
 // same name stands: that is how operators keep one image on several nodes.
 import { isServiceError, ServiceError } from "../../core/errors.ts";
-import { getTemplate } from "./catalogue.ts";
+import { getTemplate, TEMPLATE_MS } from "./catalogue.ts";
 import type { PveClient } from "./client.ts";
-import { type FoundVm, findVm, listResources, type Resources } from "./cluster.ts";
+import { type FoundVm, findVm, listResourcesLately, type Resources } from "./cluster.ts";
 import { disksOf } from "./config.ts";
 import { requireActive, storageFor } from "./storages.ts";
 
@@ -25,6 +25,8 @@ export interface PlaceRequest {
   node?: string | undefined;
   /** The storage that was asked for; the cloud's when absent, else one with room. */
   storage?: string | undefined;
+  /** The storage that the server is on, which goes before the cloud's. */
+  keep?: string | undefined;
   /** The cloud's setting when absent. */
   clone?: "full" | "linked" | undefined;
   /** What has to fit; pinned steps of earlier releases do not say it. */
@@ -42,10 +44,10 @@ export async function placeFor(client: PveClient, request: PlaceRequest): Promis
   const { imageId, signal } = request;
   const full = (request.clone ?? client.options.clone ?? "full") === "full";
   if (!full && request.storage !== undefined) throw linkedElsewhere(client);
-  const resources = await listResources(client, signal);
+  const resources = await listResourcesLately(client, signal);
   const named = await getTemplate(client, imageId, signal);
   const templates = [named, ...(await twinsOf(client, { named, resources, signal }))];
-  const storage = full ? (request.storage ?? client.options.storage) : undefined;
+  const storage = full ? (request.storage ?? request.keep ?? client.options.storage) : undefined;
   // A copy within its node is cheaper than one across the network.
   const templateFor = (node: string) =>
     templates.find((template) => template.node === node) ??
@@ -80,7 +82,7 @@ async function storageOn(
   return storageFor(client, {
     node,
     asked: request.storage,
-    configured: client.options.storage,
+    configured: request.keep ?? client.options.storage,
     own,
     sharedOnly: node !== template.node,
     diskGib: request.size?.diskGib,
@@ -92,6 +94,7 @@ async function twinsOf(
   client: PveClient,
   { named, resources, signal }: { named: FoundVm; resources: Resources; signal: AbortSignal },
 ): Promise<FoundVm[]> {
+  const since = client.recent.now() - TEMPLATE_MS;
   const rows = resources.guests.filter(
     (row) =>
       row.type === "qemu" &&
@@ -100,7 +103,9 @@ async function twinsOf(
       row.name === named.config["name"] &&
       resources.nodes.some((node) => node.node === row.node && node.online),
   );
-  const found = await Promise.all(rows.map((row) => findVm(client, row.vmid, { hint: row.node, signal })));
+  const found = await Promise.all(
+    rows.map((row) => findVm(client, row.vmid, { hint: row.node, since, signal })),
+  );
   return found.filter((twin) => twin !== null);
 }
 

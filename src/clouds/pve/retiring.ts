@@ -43,6 +43,15 @@ export function retiringOf(context: Pick<StepContext, "operation">): Retiring {
   return Retiring.parse(context.operation.output["retiring"]);
 }
 
+/** Where the new system goes. The storage only when it is the old one's: else the room decides. */
+export const RebuiltAt = z.object({ node: z.string(), keep: z.string().optional() });
+export type RebuiltAt = z.infer<typeof RebuiltAt>;
+
+/** As pve.rebuild_check found it; nothing for the first system of a server. */
+export function rebuiltAt(context: Pick<StepContext, "operation">): Partial<RebuiltAt> {
+  return RebuiltAt.optional().parse(context.operation.output["rebuiltAt"]) ?? {};
+}
+
 export type FoundRetiring =
   | { kind: "there"; vm: FoundVm }
   | { kind: "gone" }

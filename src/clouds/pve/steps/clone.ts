@@ -15,6 +15,7 @@ import { lookCondition } from "../condition.ts";
 import { descriptionOf, markerLine } from "../marker.ts";
 import { placeFor } from "../placement.ts";
 import { reservedVmid, spoil } from "../reservation.ts";
+import { rebuiltAt } from "../retiring.ts";
 import { remoteServerOf } from "../server.ts";
 import { cloneVm } from "../vm.ts";
 import { isBeingMade, reserveUsable } from "./reserve.ts";
@@ -33,10 +34,7 @@ const CLONE = "pve.clone";
 export const DISCARD = "pve.discard";
 const COPYING = "copying the disk";
 
-type Order = Pick<
-  ProvisionOrder,
-  "name" | "imageId" | "metadata" | "size" | "node" | "storage" | "clone"
->;
+type Order = Pick<ProvisionOrder, "name" | "imageId" | "metadata" | "size" | "node" | "storage" | "clone">;
 
 export function planClone(order: Order): PlannedStep {
   const input: z.infer<typeof Input> = {
@@ -87,9 +85,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
       note: "It is being made already.",
     };
   }
-  const { rebuiltOn } = context.operation.output;
-  const node = input.node ?? (typeof rebuiltOn === "string" ? rebuiltOn : undefined);
-  const place = await placeFor(client, { ...input, node, signal: context.signal });
+  const place = await placeFor(client, { ...input, ...rebuiltAt(context), signal: context.signal });
   const { template } = place;
   const upid = await cloneVm(
     client,
@@ -165,7 +161,7 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
 
 /** Also an end that leaves the lock: whether anything is still at work is what the active tasks say. */
 async function stillMaking(client: PveClient, context: StepContext, found: FoundVm): Promise<Verdict> {
-  const remote = await remoteServerOf(client, found, context.signal);
+  const remote = await remoteServerOf(client, found, context.signal, { addresses: false });
   if (remote.busy) return { kind: "pending", condition: lookCondition(COPYING) };
   // The lock goes a moment after the task.
   const again = await findVm(client, found.vmid, { hint: found.node, signal: context.signal });

@@ -18,7 +18,7 @@ import {
 } from "../config.ts";
 import { markersIn } from "../marker.ts";
 import { type Place, placeFor } from "../placement.ts";
-import { placeOf, type Retiring } from "../retiring.ts";
+import { placeOf, type RebuiltAt, type Retiring } from "../retiring.ts";
 import { isFirewallOn } from "../vm.ts";
 import { requireUnprotected } from "./delete.ts";
 import { isOff } from "./power.ts";
@@ -66,11 +66,11 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   await requireUnlocked(client, vm, signal);
   await requireNoFirewall(client, vm, signal);
   const resources = await listResources(client, signal);
-  const place = await choosePlace(client, { input, vm, resources, signal });
+  const { place, at } = await choosePlace(client, { input, vm, resources, signal });
   const running = !(await isOff(client, vm, signal));
   return {
     kind: "done",
-    output: { retiring: recordOf(vm, running), rebuiltOn: place.node },
+    output: { retiring: recordOf(vm, running), rebuiltAt: at },
     note: "all that is needed is there.",
     ...staffNote(vm, { resources, place }),
   };
@@ -108,7 +108,8 @@ function staffNote(
     typeof row?.["pool"] === "string" && row["pool"] !== "" ? `the pool ${row["pool"]}` : "",
     typeof row?.["hastate"] === "string" && row["hastate"] !== "" ? "HA" : "",
   ].filter((text) => text !== "");
-  const moved = `VM ${vmid} is rebuilt as a new VM on ${place.node}.`;
+  const disk = place.storage === undefined ? "" : `, with its disk on ${place.storage}`;
+  const moved = `VM ${vmid} is rebuilt as a new VM on ${place.node}${disk}.`;
   const lost =
     named.length === 0 ? "" : ` ${named.join(" and ")} name VM ${vmid}: put the new one there by hand.`;
   return { staffNote: `${moved}${lost}` };
@@ -134,36 +135,48 @@ interface Choice {
   signal: AbortSignal;
 }
 
-/** The old one's node when it can be; in place there is no other. */
-async function choosePlace(client: PveClient, choice: Choice): Promise<Place> {
+interface Found {
+  place: Place;
+  at: RebuiltAt;
+}
+
+/** The old one's node and storage when that can be; in place there is no other. */
+async function choosePlace(client: PveClient, choice: Choice): Promise<Found> {
   const { input, vm, resources } = choice;
   const roomy = resources.nodes
     .filter((row) => row.online && row.node !== vm.node)
     .filter((row) => row.freeMemory === null || row.freeMemory >= input.memoryMib * MIB)
     .toSorted((a, b) => (b.freeMemory ?? 0) - (a.freeMemory ?? 0) || a.node.localeCompare(b.node));
+  const keep = storageOf(bootDiskOf(vm.config)?.volume ?? "");
+  const candidates = [{ node: vm.node, keep }, { node: vm.node }, ...roomy.map(({ node }) => ({ node }))];
   const problems: ServiceError[] = [];
-  for (const node of [vm.node, ...roomy.map((row) => row.node)]) {
+  for (const at of candidates) {
     // oxlint-disable-next-line no-await-in-loop -- the next one only when this one does not do
-    const place = await placeOn(client, choice, { node, diskGib: input.diskGib });
-    if (!(place instanceof ServiceError)) return input.inPlace ? refuseInPlace(client, place) : place;
+    const place = await placeOn(client, choice, { ...at, diskGib: input.diskGib });
+    if (!(place instanceof ServiceError)) return input.inPlace ? refuseInPlace(client, place) : { place, at };
     problems.push(place);
   }
+  // Why the server's own place does not do says more than what is wrong with the others.
   const full = problems.find((problem) => problem.code === "capacity");
   if (full === undefined) throw problems[0];
   if (!input.inPlace) throw noRoomForBoth(client, full);
-  return placeInstead(client, choice, full);
+  return placeInstead(client, choice, { keep, full });
 }
 
 /** With what the old disks give back; only what is visible counts, and a disk on a template's base gives little. */
-async function placeInstead(client: PveClient, choice: Choice, full: ServiceError): Promise<Place> {
+async function placeInstead(
+  client: PveClient,
+  choice: Choice,
+  { keep, full }: { keep: string; full: ServiceError },
+): Promise<Found> {
   const { input, vm } = choice;
-  const storage = client.options.storage ?? storageOf(bootDiskOf(vm.config)?.volume ?? "");
   const freed = disksOf(vm.config)
-    .filter(({ volume }) => storageOf(volume) === storage && !volume.includes("/base-"))
+    .filter(({ volume }) => storageOf(volume) === keep && !volume.includes("/base-"))
     .reduce((sum, disk) => sum + disk.bytes, 0);
   const diskGib = Math.max(0, input.diskGib - Math.floor(freed / GIB));
-  const place = await placeOn(client, choice, { node: vm.node, diskGib, storage });
-  if (!(place instanceof ServiceError)) return place;
+  const at = { node: vm.node, keep };
+  const place = await placeOn(client, choice, { ...at, diskGib });
+  if (!(place instanceof ServiceError)) return { place, at };
   if (place.code !== "capacity") throw place;
   throw new ServiceError(
     "capacity",
@@ -199,11 +212,11 @@ function detailOf({ staffDetail }: ServiceError): { staffDetail?: string } {
 async function placeOn(
   client: PveClient,
   { input, vm, signal }: Choice,
-  { node, diskGib, storage }: { node: string; diskGib: number; storage?: string },
+  { node, keep, diskGib }: RebuiltAt & { diskGib: number },
 ): Promise<Place | ServiceError> {
   try {
     const size = { memoryMib: input.memoryMib, diskGib };
-    const place = await placeFor(client, { imageId: input.imageId, node, storage, size, signal });
+    const place = await placeFor(client, { imageId: input.imageId, node, keep, size, signal });
     requireFit(client, place, input);
     if (node !== vm.node) await requireBridges(client, { node, vm, signal });
     return place;
