@@ -103,6 +103,108 @@ describe("an answer lost after the work was begun (596)", () => {
   });
 });
 
+describe("a stranger in our range", () => {
+  it("duplicate newid: a number lost in the clone's task is replaced by the next one, and the order goes on", async () => {
+    const at = await open();
+    at.simulator.state.traps = { stealVmids: 2 };
+    const end = await run(at, "server.build", BUILD);
+    expect(end).toMatchObject({ problem: null, state: "succeeded" });
+    expect(at.made()).toMatchObject([{ vmid: 100_002, status: "running", guest: { boots: 1 } }]);
+    const strangers = at.simulator.state.vms.filter((vm) => vm.stranger);
+    expect(strangers.map((vm) => vm.vmid)).toEqual([100_000, 100_001]);
+    expect(strangers.every((vm) => !vm.description.includes(end.id) && vm.lock === undefined)).toBe(true);
+    expect((await at.lines(end.id)).join("\n")).toMatch(/Somebody else took the number/u);
+  });
+
+  it("duplicate newid, and the worker that found it out died: the next one takes another number", async () => {
+    const at = await open();
+    at.simulator.state.traps = { stealVmids: 1 };
+    const operationId = await ordered(at, "web-1");
+    const first = createWorker({ ...at.engine, worker: "first" }, { concurrency: 4 });
+    for (let round = 0; at.simulator.state.tasks.length === 0 && round < 50; round += 1) await first.tick();
+    // What its last look wrote; its verdict is lost.
+    await database.sql(`UPDATE vmid_reservations SET spoilt_at = clock()`);
+    await time.later(16_000);
+    expect(await finish(at, time, { operationId, worker: "second" })).toMatchObject({
+      problem: null,
+      state: "succeeded",
+    });
+    expect(at.made()).toMatchObject([{ vmid: 100_001, guest: { boots: 1 } }]);
+    expect(at.simulator.state.vms.find((vm) => vm.vmid === 100_000)).toMatchObject({ stranger: true });
+  });
+
+  it("a range full of thieves ends the order, with nothing made and nothing of theirs touched", async () => {
+    const at = await open();
+    at.simulator.state.traps = { stealVmids: 1_000 };
+    const end = await run(at, "server.build", BUILD);
+    expect(end).toMatchObject({
+      state: "failed",
+      problem: { code: "cloud_conflict", message: expect.stringMatching(/Order it again\.$/u) },
+    });
+    expect(at.made()).toEqual([]);
+    // Tried for as long as the engine's patience lasts, not for ever.
+    const stolen = at.simulator.state.vms.filter((vm) => vm.stranger);
+    expect(stolen.length).toBeLessThan(10);
+    expect(stolen.every((vm) => vm.lock === undefined)).toBe(true);
+  });
+});
+
+describe("a cloud that cannot be read after an answer was lost", () => {
+  it.each(["done", "not done"])(
+    "is waited for past the patience, and then the truth is known (%s)",
+    async (what) => {
+      const at = await open({ patienceMs: 30_000 });
+      await run(at, "server.build", BUILD);
+      await run(at, "server.power", { server: "web-1", action: "kill" });
+      const kind = title.includes("was done") ? "status_after" : "status";
+      at.simulator.addFault({ method: "POST", path: "/status/start$", kind, status: 596 });
+      const unread = time.now() + 5 * 60_000;
+      const answer = await at.ask(at.rita, "server.power", { server: "web-1", action: "start" });
+      if (answer.kind !== "operation") throw new Error(JSON.stringify(answer));
+      const worker = createWorker({ ...at.engine, worker: "w" }, { concurrency: 4, now: time.now });
+      for (let round = 0; !(await inDoubt(answer.operationId)) && round < 50; round += 1) await worker.tick();
+      at.simulator.addFault({ method: "GET", path: "/config", kind: "status", status: 596, times: 0 });
+      while (time.now() < unread) {
+        await time.later(31_000);
+        await worker.tick();
+      }
+      expect(await at.operation(answer.operationId)).toMatchObject({ state: "waiting", problem: null });
+      at.simulator.clearFaults();
+      expect(await finish(at, time, { ...answer, worker: "w" })).toMatchObject({ state: "succeeded" });
+      expect(at.made()).toMatchObject([{ status: "running", guest: { boots: 2 } }]);
+    },
+  );
+
+  it("and stays unreadable until the step's deadline: a person is asked, nothing is claimed", async () => {
+    const at = await open({ patienceMs: 30_000 });
+    await run(at, "server.build", BUILD);
+    at.simulator.addFault({ method: "POST", path: "/status/stop$", kind: "status_after", status: 596 });
+    const answer = await at.ask(at.rita, "server.power", { server: "web-1", action: "kill" });
+    if (answer.kind !== "operation") throw new Error(JSON.stringify(answer));
+    const worker = createWorker({ ...at.engine, worker: "w" }, { concurrency: 4, now: time.now });
+    for (let round = 0; !(await inDoubt(answer.operationId)) && round < 50; round += 1) await worker.tick();
+    at.simulator.addFault({ method: "GET", path: "/config", kind: "status", status: 596, times: 0 });
+    const begun = time.now();
+    expect(await finish(at, time, { ...answer, worker: "w" })).toMatchObject({
+      state: "needs_attention",
+      problem: { code: "unknown_outcome" },
+    });
+    expect(time.now() - begun).toBeGreaterThan(9 * 60_000);
+    at.simulator.clearFaults();
+    await at.ask(at.rita, "ops.retry", { operation: answer.publicId });
+    expect(await finish(at, time, { ...answer, worker: "w" })).toMatchObject({ state: "succeeded" });
+    const rows = await database.sql(`SELECT state FROM servers WHERE name = 'web-1'`);
+    expect(rows).toEqual([{ state: "stopped" }]);
+  });
+});
+
+async function inDoubt(operationId: string): Promise<boolean> {
+  const rows = await database.sql(`SELECT 1 FROM operation_steps WHERE operation_id = $1 AND in_doubt`, [
+    operationId,
+  ]);
+  return rows.length > 0;
+}
+
 describe("a worker that dies", () => {
   it("at each moment of a build: another one ends it, with one VM an order", {
     timeout: 240_000,

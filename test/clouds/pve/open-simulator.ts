@@ -92,8 +92,11 @@ export function orderOf(): ProvisionOrder {
 
 export const BIGGER = { vcpus: 2, memoryMib: 2048, diskGib: 12 };
 
-export async function underTest(): Promise<CloudUnderTest> {
-  const { cloud, simulator, database, order, logged, close } = await openSimulator();
+export async function underTest(options: PveSimulatorOptions = {}): Promise<CloudUnderTest> {
+  // A lost create is looked for at once here, without the settle time that the engine gives it.
+  const { traps, ...rest } = options;
+  const opened = await openSimulator({ ...rest, traps: { forkDelayMs: 0, ...traps } });
+  const { cloud, simulator, database, order, logged, close } = opened;
   return {
     cloud,
     order,
