@@ -8,6 +8,7 @@ import { isServiceError, problemOf } from "../errors.ts";
 import { liveStates } from "../operations/state.ts";
 import { applyObserved, setServerState } from "../servers/observe.ts";
 import { BATCH, believe, type LateTwin, listed, type SyncPass, writeBatch } from "./pass.ts";
+import { syncSnapshots } from "./snapshots.ts";
 
 interface Known {
   id: string;
@@ -25,10 +26,10 @@ const columns = `s.id, s.external_id AS "externalId", s.state, s.provider_status
   s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses, s.delete_protected AS "deleteProtected"`;
 
 /** SQL: nobody knows better than the list. $1 is the live states, $2 when the list was asked for. */
-const untouched = `s.deleted_at IS NULL AND s.state <> 'deleted' AND s.external_id IS NOT NULL
-  AND (s.synced_at IS NULL OR s.synced_at <= $2)
-  AND NOT EXISTS (SELECT FROM operations o WHERE (o.lock_key = 'server:' || s.id OR o.server_id = s.id)
+const unworked = `NOT EXISTS (SELECT FROM operations o WHERE (o.lock_key = 'server:' || s.id OR o.server_id = s.id)
     AND (o.state = ANY($1::text[]) OR o.finished_at >= $2))`;
+const untouched = `s.deleted_at IS NULL AND s.state <> 'deleted' AND s.external_id IS NOT NULL
+  AND (s.synced_at IS NULL OR s.synced_at <= $2) AND ${unworked}`;
 
 export async function syncServers(pass: SyncPass): Promise<void> {
   const servers = await listed(pass, () => pass.cloud.listServers());
@@ -46,6 +47,8 @@ export async function syncServers(pass: SyncPass): Promise<void> {
     [[...liveStates], pass.listedAt, pass.cloudId],
   );
   await updateChanged(pass, known, remote);
+  const parameters = [[...liveStates], pass.listedAt] as const;
+  await syncSnapshots(pass, { known, remote, unworked: { sql: unworked, parameters } });
   pass.counts.lateTwins.push(...(await findLateTwins(pass, [...remote.values()])));
   await noteMissing(
     pass,
@@ -106,7 +109,7 @@ function isSame(server: Known, now: RemoteServer): boolean {
     size(server.memoryMib, now.memoryMib) &&
     size(server.diskGib, now.diskGib) &&
     server.deleteProtected === (now.deleteProtected ?? server.deleteProtected) &&
-    server.addresses.toSorted().join() === now.addresses.toSorted().join()
+    server.addresses.toSorted().join() === (now.addresses ?? server.addresses).toSorted().join()
   );
 }
 
