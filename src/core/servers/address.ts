@@ -34,8 +34,9 @@ export function fixedAddress(ip: string | undefined, gateway: string | undefined
   if (router.toString() === address.toString()) {
     throw wrong("gateway", "The server cannot be its own gateway.");
   }
-  // An IPv6 router is often named by its link-local address.
-  const isNeighbour = router.match(address, bits) || router.range() === "linkLocal";
+  // An IPv6 router is often named by its link-local address, and an address alone (/32) has its router elsewhere.
+  const isAlone = bits === (address.kind() === "ipv4" ? 32 : 128);
+  const isNeighbour = isAlone || router.match(address, bits) || router.range() === "linkLocal";
   if (!isNeighbour) throw wrong("gateway", `gateway:${gateway} is not in the network of ip:${ip}.`);
   return { cidr: ip, gateway };
 }

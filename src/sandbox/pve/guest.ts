@@ -38,9 +38,12 @@ export function boot(cluster: Cluster, vm: Vm): void {
   vm.guest.hostname = values.get("name") ?? vm.guest.hostname;
   const password = values.has("cipassword") ? (vm.plainPassword ?? "(given as a hash)") : undefined;
   if (password !== undefined || !vm.guest.users.has(user)) vm.guest.users.set(user, password ?? "");
-  vm.guest.sshKeys = decodeURIComponent(values.get("sshkeys") ?? "")
+  const keys = decodeURIComponent(values.get("sshkeys") ?? "")
     .split("\n")
     .filter((line) => line !== "");
+  // cloud-init adds to authorized_keys what is not in it, and takes nothing away.
+  const old = vm.guest.sshKeys;
+  vm.guest.sshKeys = [...old, ...keys.filter((key) => !old.includes(key))];
   vm.guest.addresses = new Map(
     [...values]
       .filter(([key]) => /^ipconfig\d+$/.test(key))

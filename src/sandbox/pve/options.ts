@@ -175,6 +175,8 @@ export function takesEffectLive(
   values: { old: string | undefined; wanted: string | undefined },
 ): boolean {
   if (AT_ONCE.has(key) || key === "cpuunits" || key === "cpulimit") return true;
+  // $fast_plug_option has all of $confdesc_cloudinit: the configuration changes at once, the drive when it is made anew.
+  if (isCloudInit(key)) return true;
   if (/^(?:net|scsi|virtio|unused)\d+$/.test(key)) return true;
   // A medium is changed in a drive that is there; the drive itself is not hot-plugged.
   const cdrom = (value: string | undefined): boolean => value?.includes("media=cdrom") === true;

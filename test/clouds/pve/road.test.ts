@@ -2,6 +2,7 @@
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import type { Database } from "../../../src/database/client.ts";
 import { clean, testDatabase } from "../../support/database.ts";
+import { ed25519Key } from "../../support/ssh-key.ts";
 import { BUILD, createPveWorld, type PveWorld, type PveWorldOptions } from "./world.ts";
 
 const GIB = 2 ** 30;
@@ -23,7 +24,7 @@ async function open(options: Omit<PveWorldOptions, "database"> = {}): Promise<Pv
   return world;
 }
 
-const KEY = `ssh-ed25519 ${"A".repeat(60)} ada+laptop@example.com`;
+const KEY = ed25519Key("ada+laptop@example.com");
 
 it("builds a server on the node that was asked for, with all that was ordered, before its first start", async () => {
   const { run, sam, simulator, made, lines, events } = await open();

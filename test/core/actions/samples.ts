@@ -7,6 +7,7 @@ import type { ErrorCode } from "../../../src/core/errors.ts";
 import { needAttention } from "../../../src/core/operations/end.ts";
 import { type OperationRow, operationColumns } from "../../../src/core/operations/rows.ts";
 import { newId } from "../../../src/database/id.ts";
+import { ed25519Key } from "../../support/ssh-key.ts";
 import type { CloudWorld } from "../../support/world.ts";
 
 export interface Stage {
@@ -36,7 +37,9 @@ export const samples: readonly Sample[] = [
   { action: "server.show", options: { server: "web-1" } },
   { action: "server.resize", options: { server: "web-1", plan: "m" } },
   { action: "server.power", options: { server: "web-1", action: "reboot" } },
+  { action: "server.restart", options: { server: "web-1" } },
   { action: "server.password", options: { server: "web-1" } },
+  { action: "server.keys", options: { server: "web-1", keys: ed25519Key() } },
   { action: "snapshot.create", options: { server: "web-1", name: "before-it" } },
   { action: "snapshot.list", options: { server: "web-1" } },
   { action: "snapshot.rollback", options: { server: "web-1", snapshot: "before-it" } },

@@ -76,7 +76,7 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
   const { after } = SizeInput.parse(context.input);
   const { signal } = context;
   const vm = await getTarget(client, context);
-  const before = await remoteServerOf(client, vm, signal);
+  const before = await remoteServerOf(client, vm, signal, { addresses: false });
   if (isThere(before, vm, after) && (await waiting(client, vm, signal)).length === 0) {
     return { kind: "done", ...counted(before, []), note: "CPU and memory are as asked for already." };
   }
@@ -84,7 +84,7 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
   await explained(client, { vm, signal }, () => setConfig(client, vm, sizeParameters(vm, after), { signal }));
   const now = await findVm(client, vm.vmid, { hint: vm.node, signal });
   if (now === null) throw vanished(client);
-  const server = await remoteServerOf(client, now, signal);
+  const server = await remoteServerOf(client, now, signal, { addresses: false });
   const keys = await waiting(client, now, signal);
   if (keys.length === 0 && isThere(server, now, after)) {
     return { kind: "done", ...counted(server, keys), note: "CPU and memory are set." };
@@ -148,7 +148,7 @@ async function applySize(client: PveClient, context: StepContext): Promise<Issue
   const keys = await waiting(client, vm, signal);
   const off = await isOff(client, vm, signal);
   if (keys.length === 0 || off || restart === "later") {
-    const server = await remoteServerOf(client, vm, signal);
+    const server = await remoteServerOf(client, vm, signal, { addresses: false });
     return { kind: "done", ...counted(server, keys), note: whyNot(keys, off) };
   }
   await requireUnlocked(client, vm, signal);
@@ -175,7 +175,7 @@ async function verifyApplied(client: PveClient, context: StepContext): Promise<V
   if (judged.kind === "running") return judged.verdict;
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "failed", error: vanished(client) };
-  const server = await remoteServerOf(client, vm, signal);
+  const server = await remoteServerOf(client, vm, signal, { addresses: false });
   const keys = await waiting(client, vm, signal);
   if (keys.length === 0 && server.state === "active") {
     return { kind: "done", ...counted(server, keys), note: "it has restarted, and its new size counts." };
@@ -207,11 +207,11 @@ export function checkSizeStep(client: PveClient): StepDefinition {
     name: "pve.check_size",
     deadlineMs: 5 * 60_000,
     callTimeoutMs: CALL_TIMEOUT_MS,
-    evidence: "none",
+    evidence: "repeatable",
     async issue(context): Promise<Issued> {
       const { signal } = context;
       const vm = await getTarget(client, context);
-      const server = await remoteServerOf(client, vm, signal);
+      const server = await remoteServerOf(client, vm, signal, { addresses: false });
       const keys = await waiting(client, vm, signal);
       if (keys.length === 0) {
         return { kind: "done", ...counted(server, keys), note: "nothing of its size waits any more." };
