@@ -221,7 +221,7 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         await remove(externalId);
       });
 
-      it("sets a password in a running server, and not in one that is off", async () => {
+      it("sets a password in a running server, and in one that is off only where its next start brings it", async () => {
         const { cloud } = under;
         const { server } = await build();
         const steps = cloud.password({ externalId: server.externalId, secretId: "secret" });
@@ -229,8 +229,13 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         seen.push(runs);
         expect(runs.at(-1)?.verdict.kind).toBe("done");
         await runAll(cloud, cloud.power({ externalId: server.externalId, verb: "stop" }), options());
-        const refused = await codeOf(runAll(cloud, steps, options()));
-        expect(["cloud_conflict", "unsupported"]).toContain(refused);
+        if (cloud.passwordAtBoot === true) {
+          const atBoot = await runAll(cloud, steps, options());
+          expect(atBoot.at(-1)?.verdict).toMatchObject({ output: { passwordActive: "at_next_start" } });
+        } else {
+          const refused = await codeOf(runAll(cloud, steps, options()));
+          expect(["cloud_conflict", "unsupported"]).toContain(refused);
+        }
         await remove(server.externalId);
       });
 
