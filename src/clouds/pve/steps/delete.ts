@@ -12,12 +12,12 @@ import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { isProtected } from "../config.ts";
-import { remoteServerOf } from "../server.ts";
 import { destroyVm, powerVm } from "../vm.ts";
 import { isOff } from "./power.ts";
 import { planPurge } from "./purge.ts";
 import { findTarget, requireUnlocked } from "./target.ts";
 import { explained, judgeTask, refusal, waitFor } from "./task.ts";
+import { tellState } from "./tell.ts";
 
 const Input = z.object({ externalId: z.string() });
 const CALL_TIMEOUT_MS = 2 * 60_000;
@@ -46,7 +46,7 @@ export function haltStep(client: PveClient): StepDefinition {
     callTimeoutMs: CALL_TIMEOUT_MS,
     evidence: "repeatable",
     async issue(context): Promise<Issued> {
-      const vm = await findTarget(client, context);
+      const vm = await findTarget(client, context, { justSeen: true });
       if (vm === null) return GONE;
       requireUnprotected(client, vm);
       if (await isOff(client, vm, context.signal)) return { kind: "done", note: "It was already off." };
@@ -91,21 +91,24 @@ export function destroyStep(client: PveClient): StepDefinition {
     callTimeoutMs: CALL_TIMEOUT_MS,
     pointOfNoReturn: "The cloud is already deleting the server.",
     evidence: "repeatable",
-    async issue(context): Promise<Issued> {
-      const vm = await findTarget(client, context);
-      if (vm === null) return GONE;
-      return destroy(client, context, vm);
-    },
-    async verify(context): Promise<Verdict> {
-      const judged = await judgeTask(client, context, "delete the server");
-      if (judged.kind === "running") return judged.verdict;
-      const vm = await findTarget(client, context);
-      if (vm === null) return { kind: "done", gone: true };
-      if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
-      const server = await remoteServerOf(client, vm, context.signal);
-      return { kind: "failed", server, error: notDeleted(client, vm) };
-    },
+    issue: (context) => tellState(client, context, () => issueDestroy(client, context)),
+    verify: (context) => tellState(client, context, () => verifyDestroy(client, context)),
   };
+}
+
+async function issueDestroy(client: PveClient, context: StepContext): Promise<Issued> {
+  const vm = await findTarget(client, context, { justSeen: true });
+  if (vm === null) return GONE;
+  return destroy(client, context, vm);
+}
+
+async function verifyDestroy(client: PveClient, context: StepContext): Promise<Verdict> {
+  const judged = await judgeTask(client, context, "delete the server");
+  if (judged.kind === "running") return judged.verdict;
+  const vm = await findTarget(client, context);
+  if (vm === null) return { kind: "done", gone: true };
+  if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
+  return { kind: "failed", error: notDeleted(client, vm) };
 }
 
 export async function destroy(client: PveClient, context: StepContext, vm: FoundVm): Promise<Issued> {

@@ -1,7 +1,7 @@
 // The backups of a server that is being deleted. One call for one of them, one after the other; what is left is read anew
 // each time, so that neither a lost answer nor a dead worker deletes anything twice or forgets one.
 import { z } from "zod";
-import { ServiceError } from "../../../core/errors.ts";
+import { isServiceError, ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -17,9 +17,11 @@ import { ownNumbers } from "../reservation.ts";
 import { vmidOf } from "../server.ts";
 import { findTarget, requireUnlocked } from "./target.ts";
 import { judgeTask, waitFor } from "./task.ts";
+import { tellState } from "./tell.ts";
 
 const Input = z.object({ externalId: z.string() });
-const Reference = z.object({ volid: z.string() });
+/** A storage that is not shared has the same names on every node. */
+const Reference = z.object({ node: z.string(), volid: z.string() });
 /** A task of its own for each, and a backup server takes its time. */
 const DEADLINE_MS = 2 * 60 * 60_000;
 const CALL_TIMEOUT_MS = 2 * 60_000;
@@ -36,8 +38,8 @@ export function purgeStep(client: PveClient): StepDefinition {
     callTimeoutMs: CALL_TIMEOUT_MS,
     pointOfNoReturn: "Backups of the server are being deleted already.",
     evidence: "repeatable",
-    issue: (context) => explained(client, () => issue(client, context)),
-    verify: (context) => verify(client, context),
+    issue: (context) => tellState(client, context, () => explained(() => issue(client, context))),
+    verify: (context) => tellState(client, context, () => verify(client, context)),
   };
 }
 
@@ -49,7 +51,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const [next] = found.ours;
   if (next === undefined) return { kind: "done", ...outcomeOf(found.left, "there is none to delete.") };
   const upid = await deleteBackup(client, next, { signal: context.signal });
-  const reference = { volid: next.volid };
+  const reference = { node: next.node, volid: next.volid };
   if (upid !== null) return waitFor(upid, { more: reference });
   return { kind: "wait", reference, condition: lookCondition("deleting its backups", { soon: true }) };
 }
@@ -58,9 +60,9 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
 async function verify(client: PveClient, context: StepContext): Promise<Verdict> {
   const judged = await judgeTask(client, context, "delete a backup of the server");
   if (judged.kind === "running") return judged.verdict;
-  const { volid } = Reference.parse(context.reference);
+  const { node, volid } = Reference.parse(context.reference);
   const { ours, left } = await survey(client, context);
-  if (!ours.some((backup) => backup.volid === volid)) {
+  if (!ours.some((backup) => backup.volid === volid && backup.node === node)) {
     if (ours.length === 0) return { kind: "done", ...outcomeOf(left, "they are gone.") };
     const still = ours.length === 1 ? "one is left." : `${ours.length} are left.`;
     return { kind: "done", more: `one is gone, ${still}` };
@@ -71,7 +73,7 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   }
   const error = new ServiceError("cloud_failed", "The cloud did not delete a backup: it is still there.", {
     facts: { cloud: client.cloud },
-    staffDetail: `${client.cloud}: ${volid} is still listed`,
+    staffDetail: `${client.cloud}: ${volid} on ${node} is still listed`,
   });
   // PVE has forgotten the task, which says nothing about the backup.
   return judged.kind === "unknown" ? { kind: "again", error } : { kind: "failed", error: notDeleted(error) };
@@ -95,8 +97,9 @@ async function survey(client: PveClient, context: StepContext): Promise<Survey> 
       const takenAt = backup.takenAt === null ? null : backup.takenAt.getTime() - client.clockOffsetMs();
       const isOurs =
         takenAt !== null && takenAt >= since.getTime() && takenAt <= (until?.getTime() ?? Infinity);
-      if (!isOurs) found.left.push(`${backup.volid} (not taken while the number was this server's)`);
-      else if (backup.isProtected) found.left.push(`${backup.volid} (protected)`);
+      const name = `${backup.volid} on ${backup.node}`;
+      if (!isOurs) found.left.push(`${name} (not taken while the number was this server's)`);
+      else if (backup.isProtected) found.left.push(`${name} (protected)`);
       else found.ours.push(backup);
     }
   }
@@ -120,18 +123,19 @@ function notDeleted(cause: ServiceError): ServiceError {
     {
       cause,
       facts: cause.facts,
+      retryable: cause.retryable,
       ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
     },
   );
 }
 
-/** What is refused for good says what has become of the server; what may work later, or is unknown, is the engine's. */
-async function explained(client: PveClient, work: () => Promise<Issued>): Promise<Issued> {
+/** What may work later, or is unknown, is the engine's to ask again. */
+async function explained(work: () => Promise<Issued>): Promise<Issued> {
   try {
     return await work();
   } catch (error) {
-    if (!(error instanceof ServiceError) || error.retryable || error.code === "unknown_outcome") throw error;
-    client.log.warn({ err: error, cloud: client.cloud }, "backups could not be deleted");
-    return { kind: "failed", error: notDeleted(error) };
+    if (!isServiceError(error, "cloud_conflict", "cloud_failed", "cloud_forbidden") || error.retryable)
+      throw error;
+    throw notDeleted(error);
   }
 }
