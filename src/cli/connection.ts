@@ -27,8 +27,11 @@ export async function testConnection(
   return report.ok() ? 0 : 1;
 }
 
-export async function checkCloud(report: Report, cloud: Cloud): Promise<void> {
-  for (const { service, ok, detail } of await cloud.check()) report.result(ok, service, detail);
+/** Whether all is well. */
+export async function checkCloud(report: Report, cloud: Cloud): Promise<boolean> {
+  const checks = await cloud.check();
+  for (const { service, ok, detail } of checks) report.result(ok, service, detail);
+  return checks.every(({ ok }) => ok);
 }
 
 /** Keys whose values let somebody in. */

@@ -1,5 +1,5 @@
 /** `doctor`: tries everything that a start needs, changes nothing, and says what to do about each thing that is wrong. */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Redis } from "ioredis";
 import { discordCommands } from "../bots/discord/commands.ts";
@@ -11,8 +11,10 @@ import { problemOf, ServiceError } from "../core/errors.ts";
 import { checkKeyIds, loadMasterKey } from "../core/secrets/master-key.ts";
 import { type Database, openDatabase } from "../database/client.ts";
 import { readMigrations } from "../database/migrate.ts";
-import { checkCloud } from "./connection.ts";
-import { logOf, openClouds, settingsOf } from "./settings.ts";
+import { checkChat } from "./check-chat.ts";
+import { checkClouds } from "./check-clouds.ts";
+import { checkWebhooks } from "./check-webhooks.ts";
+import { logOf, settingsOf } from "./settings.ts";
 import { createReport, type Report, type Terminal } from "./terminal.ts";
 
 const leastNode = 24;
@@ -27,7 +29,8 @@ export async function examine(terminal: Terminal): Promise<number> {
   if (settings !== null) {
     await checkDatabase(terminal, settings, report);
     await checkRedis(settings, report);
-    checkChat(settings, report);
+    await checkChat(settings, report, logOf(terminal));
+    await checkWebhooks(settings, report);
     await checkClouds(terminal, settings, report);
   }
   checkCommands(report);
@@ -51,9 +54,11 @@ async function checkDatabase(terminal: Terminal, settings: Settings, report: Rep
   // Opening it would make it.
   if (settings.databaseUrl === undefined && !existsSync(join(settings.dataDir, "database"))) {
     report.result(null, "database", `embedded, made in ${settings.dataDir} at the first start`);
+    await checkKey(settings, report, null);
     return;
   }
   let database: Database | undefined;
+  let readable: Database | null = null;
   try {
     const log = logOf(terminal);
     database = await openDatabase({
@@ -69,9 +74,16 @@ async function checkDatabase(terminal: Terminal, settings: Settings, report: Rep
     const missing =
       pending.length === 0 ? "up to date" : `${pending.length} migrations are applied at the next start`;
     report.result(true, "database", `${database.mode}, PostgreSQL ${row?.version ?? "?"}, ${missing}`);
-    await checkKey(database, settings, { migrated: pending.length === 0, report });
+    if (pending.length === 0) readable = database;
   } catch (error) {
-    report.result(false, "database", reasonOf(error));
+    const advice =
+      settings.databaseUrl === undefined
+        ? "Let nothing else run on this data directory."
+        : "Check DATABASE_URL, and that the server runs.";
+    report.result(false, "database", `${reasonOf(error)}\n${advice}`);
+  }
+  try {
+    await checkKey(settings, report, readable);
   } finally {
     await database?.close();
   }
@@ -92,21 +104,24 @@ async function pendingMigrations(database: Database): Promise<string[]> {
     .filter((name) => !names.has(name));
 }
 
-/** Only looks: a key file that isn't there is made by the first start, not here. */
+/**
+ * Only looks: a key file that isn't there is made by the first start, not here. `database`: to see whether the key fits what
+ * is stored in it.
+ */
 async function checkKey(
-  database: Database,
-  settings: Settings,
-  { migrated, report }: { migrated: boolean; report: Report },
+  { secretKey, dataDir }: Settings,
+  report: Report,
+  database: Database | null,
 ): Promise<void> {
-  const { secretKey, dataDir } = settings;
   const path = join(dataDir, "secret.key");
   if (secretKey === undefined && !existsSync(path)) {
     report.result(null, "secret key", `made at the first start: ${path}`);
     return;
   }
   try {
+    if (secretKey === undefined && !checkKeyFile(path, report)) return;
     const key = loadMasterKey({ secretKey, dataDir });
-    if (migrated) await checkKeyIds(database, key);
+    if (database !== null) await checkKeyIds(database, key);
     report.result(
       true,
       "secret key",
@@ -115,6 +130,18 @@ async function checkKey(
   } catch (error) {
     report.result(false, "secret key", reasonOf(error));
   }
+}
+
+/** Whoever reads it reads every stored secret. */
+function checkKeyFile(path: string, report: Report): boolean {
+  const mode = statSync(path).mode & 0o777;
+  if ((mode & 0o077) === 0) return true;
+  report.result(
+    false,
+    "secret key",
+    `other users of this machine may read it (mode ${mode.toString(8)})\nTake that away: chmod 600 ${path}`,
+  );
+  return false;
 }
 
 async function checkRedis({ redisUrl }: Settings, report: Report): Promise<void> {
@@ -142,35 +169,6 @@ async function checkRedis({ redisUrl }: Settings, report: Report): Promise<void>
     report.result(false, "redis", `${reasonOf(reason ?? error)}\nCheck REDIS_URL, and that the server runs.`);
   } finally {
     redis.disconnect();
-  }
-}
-
-function checkChat({ slack, discord }: Settings, report: Report): void {
-  if (slack === undefined) report.result(null, "slack", "not configured");
-  else report.result(true, "slack", "configured; the tokens are tried at the start");
-  if (discord === undefined) report.result(null, "discord", "not configured");
-  else report.result(true, "discord", "configured; the token is tried at the start");
-}
-
-async function checkClouds(terminal: Terminal, settings: Settings, report: Report): Promise<void> {
-  if (settings.clouds.length === 0) {
-    report.result(null, "clouds", "none configured: npm start plays with simulated ones");
-    return;
-  }
-  let clouds: ReturnType<typeof openClouds>;
-  try {
-    clouds = openClouds(settings.clouds, terminal);
-  } catch (error) {
-    report.result(false, "clouds", reasonOf(error));
-    return;
-  }
-  try {
-    for (const cloud of clouds.list()) {
-      report.line(report.paint("bold", `${cloud.name} (${cloud.provider})`));
-      await checkCloud(report, cloud);
-    }
-  } finally {
-    await clouds.close();
   }
 }
 

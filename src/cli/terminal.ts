@@ -14,6 +14,8 @@ export interface Report {
   line(text: string): void;
   /** "✓ database  PostgreSQL 17.2": one result, aligned. */
   result(ok: boolean | null, what: string, detail: string): void;
+  /** Below the last result: what to do about it. */
+  advice(text: string): void;
   /** Whether no result was bad. */
   ok(): boolean;
 }
@@ -34,6 +36,9 @@ export function createReport(terminal: Terminal): Report {
       const [first = "", ...more] = detail.split("\n");
       line(`${mark} ${what.padEnd(whatColumns)} ${first}`.trimEnd());
       for (const text of more) line(`${" ".repeat(whatColumns + 3)}${text}`);
+    },
+    advice(text) {
+      line(`${" ".repeat(whatColumns + 3)}${text}`);
     },
     ok: () => ok,
   };

@@ -2,48 +2,15 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { PassThrough, Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { runCommandLine } from "../../src/cli/run.ts";
 import { type Sandbox, startSandbox } from "../../src/demo/sandbox.ts";
 import { generateSecret, parseSecrets, signatureHeaders } from "../../src/webhooks/signature.ts";
+import { type Given, runIn } from "./run-in.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ratatosk-cli-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-interface Ran {
-  code: number;
-  out: string;
-  err: string;
-}
-
-async function run(
-  args: string[],
-  given: { env?: Record<string, string>; stdin?: Buffer } = {},
-): Promise<Ran> {
-  const sink = () => {
-    const chunks: Buffer[] = [];
-    const stream = new Writable({
-      write(chunk: Buffer, _encoding, done) {
-        chunks.push(chunk);
-        done();
-      },
-    });
-    return { stream, text: () => Buffer.concat(chunks).toString() };
-  };
-  const [out, err] = [sink(), sink()];
-  const stdin = new PassThrough();
-  stdin.end(given.stdin ?? Buffer.alloc(0));
-  const env = { RATATOSK_DATA_DIR: join(folder, "data"), ...given.env };
-  const code = await runCommandLine(args, {
-    env,
-    cwd: folder,
-    stdin,
-    stdout: out.stream,
-    stderr: err.stream,
-  });
-  return { code, out: out.text(), err: err.text() };
-}
+const run = (args: string[], given: Given = {}) => runIn(folder, args, given);
 
 describe("manifest", () => {
   it("prints Discord's commands as JSON", async () => {
