@@ -11,6 +11,7 @@ import { type Opened, openSimulator, optionsOf } from "./open-simulator.ts";
 /** All that the client ever asks; adding a call to it means adding it here. */
 const CALLS = [
   "DELETE /nodes/{node}/qemu/{vmid}",
+  "DELETE /nodes/{node}/storage/{storage}/content/{volume}",
   "GET /access/permissions",
   "GET /cluster/nextid",
   "GET /cluster/resources",
@@ -21,6 +22,7 @@ const CALLS = [
   "GET /nodes/{node}/qemu/{vmid}/pending",
   "GET /nodes/{node}/qemu/{vmid}/status/current",
   "GET /nodes/{node}/storage",
+  "GET /nodes/{node}/storage/{storage}/content",
   "GET /nodes/{node}/tasks",
   "GET /nodes/{node}/tasks/{upid}/log",
   "GET /nodes/{node}/tasks/{upid}/status",
@@ -102,7 +104,11 @@ describe("each call of the PVE client", () => {
       const known = powerVerbs.find((one) => one === verb);
       if (known !== undefined) await runAll(cloud, cloud.power({ externalId, verb: known }), options());
     }
-    await runAll(cloud, cloud.remove({ externalId }), options());
+    for (const on of [true, false]) {
+      await runAll(cloud, cloud.protect?.({ externalId, on }) ?? [], options());
+    }
+    simulator.addBackup({ vmid: 100_000, takenAt: Date.now() + 2_000, storage: "local" });
+    await runAll(cloud, cloud.remove({ externalId, backups: true }), options());
     const { username, password: secret } = simulator.root;
     const { log } = recordingLog();
     const byTicket = createPveCloud(
