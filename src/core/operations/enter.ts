@@ -9,7 +9,7 @@ import { endOperation } from "./end.ts";
 import { recordEvent } from "./events.ts";
 import { type EnterRequest, insertOperation } from "./insert.ts";
 import { type OperationRow, operationColumns } from "./rows.ts";
-import { liveStates, stateLabels } from "./state.ts";
+import { liveStatesInSql, stateLabels } from "./state.ts";
 
 /** The order exists already: the same customer, name, plan and image. It is answered with the first one's card. */
 export class ExistingOrder extends ServiceError {
@@ -44,10 +44,11 @@ export async function enterOperation(context: TransactionContext, request: Enter
     input: request.input,
     by: [principal.kind, principal.id],
   });
-  const earlier = await findByKey(context, request.idempotencyKey, requestHash);
+  const planned = await planOf(context, request);
+  const earlier = await findEarlier(context, request, { lockKey: planned.lockKey, requestHash });
   if (earlier !== null) return earlier;
-  const plan = await planOf(context, request);
-  await requireFreeLock(context, request.action, plan.lockKey);
+  if (planned.refusal !== undefined) throw planned.refusal;
+  const { plan } = planned;
   const prepared = await request.action.prepare?.(context, plan, request.input);
   const made = prepared?.serverId;
   const full: ChangePlan = {
@@ -78,36 +79,51 @@ export async function enterOperation(context: TransactionContext, request: Enter
   return { operationId, publicId, existing: false, told: { state, plan: full } };
 }
 
-/** A state that an operation brings about is told as that operation: who asked for it, since when, at which step. */
-async function planOf(context: TransactionContext, { action, input }: EnterRequest): Promise<ChangePlan> {
+type Planned =
+  | { plan: ChangePlan; lockKey: string; refusal?: never }
+  | { refusal: ServiceError; lockKey: string | null };
+
+/**
+ * A refusal is thrown later: a request that was entered already is answered with what it entered, and a state that an
+ * operation brings about is told as that operation: who asked for it, since when, at which step.
+ */
+async function planOf(context: TransactionContext, { action, input }: EnterRequest): Promise<Planned> {
   try {
-    return await action.plan(context, input);
-  } catch (error) {
-    const serverId = isServiceError(error, "wrong_state") ? error.facts["serverId"] : undefined;
-    if (typeof serverId === "string") await requireFreeLock(context, action, `server:${serverId}`);
-    throw error;
+    const plan = await action.plan(context, input);
+    return { plan, lockKey: plan.lockKey };
+  } catch (refusal) {
+    if (!(refusal instanceof ServiceError)) throw refusal;
+    const serverId = isServiceError(refusal, "wrong_state") ? refusal.facts["serverId"] : undefined;
+    return { refusal, lockKey: typeof serverId === "string" ? `server:${serverId}` : null };
   }
 }
 
-async function findByKey(
-  { database: tx, principal }: TransactionContext,
-  key: string,
-  requestHash: string,
+/** The operation that this very request has entered already. Throws `busy` with who holds the lock otherwise. */
+async function findEarlier(
+  context: TransactionContext,
+  { action, idempotencyKey }: EnterRequest,
+  { lockKey, requestHash }: { lockKey: string | null; requestHash: string },
 ): Promise<Entered | null> {
-  const rows = await tx.sql<{ id: string; publicId: string; requestHash: string; visible: boolean }>(
-    `SELECT o.id, o.public_id AS "publicId", o.request_hash AS "requestHash", ${ownOperations(2)} AS visible
-     FROM operations o WHERE o.idempotency_key = $1`,
-    [key, tenantOf(principal)],
+  const { database: tx, principal } = context;
+  // Both are wanted for nearly every request, and each has a unique index.
+  const rows = await tx.sql<OperationRow & { isSame: boolean; requestHash: string; visible: boolean }>(
+    `SELECT ${operationColumns}, o.idempotency_key = $1 AS "isSame", o.request_hash AS "requestHash",
+       ${ownOperations(3)} AS visible
+     FROM operations o WHERE o.idempotency_key = $1 OR (o.lock_key = $2 AND o.state IN (${liveStatesInSql})) FOR UPDATE`,
+    [idempotencyKey, lockKey, tenantOf(principal)],
   );
-  const found = rows[0];
-  if (found === undefined) return null;
-  if (found.requestHash !== requestHash || !found.visible) {
-    const which = found.visible ? ` (${found.publicId})` : "";
+  const same = rows.find(({ isSame }) => isSame);
+  if (same === undefined) {
+    if (rows[0] !== undefined) await takeLockFrom(context, action, rows[0]);
+    return null;
+  }
+  if (same.requestHash !== requestHash || !same.visible) {
+    const which = same.visible ? ` (${same.publicId})` : "";
     const message = `This key was used for another request${which}. Use a new key for a new request.`;
-    const facts = found.visible ? { operation: found.publicId } : {};
+    const facts = same.visible ? { operation: same.publicId } : {};
     throw new ServiceError("idempotency_mismatch", message, { facts });
   }
-  return { operationId: found.id, publicId: found.publicId, existing: true };
+  return { operationId: same.id, publicId: same.publicId, existing: true };
 }
 
 /** Throws `busy` with who holds the lock, since when, at which step. */
@@ -116,13 +132,20 @@ export async function requireFreeLock(
   action: OperationAction,
   lockKey: string,
 ): Promise<void> {
-  const { database: tx, principal } = context;
-  const rows = await tx.sql<OperationRow>(
-    `SELECT ${operationColumns} FROM operations o WHERE o.lock_key = $1 AND o.state = ANY($2::text[]) FOR UPDATE`,
-    [lockKey, [...liveStates]],
+  const rows = await context.database.sql<OperationRow>(
+    `SELECT ${operationColumns} FROM operations o WHERE o.lock_key = $1 AND o.state IN (${liveStatesInSql}) FOR UPDATE`,
+    [lockKey],
   );
-  const holder = rows[0];
-  if (holder === undefined) return;
+  if (rows[0] !== undefined) await takeLockFrom(context, action, rows[0]);
+}
+
+/** Ends the holder where the action may do that. Throws `busy` otherwise. */
+async function takeLockFrom(
+  context: TransactionContext,
+  action: OperationAction,
+  holder: OperationRow,
+): Promise<void> {
+  const { database: tx, principal } = context;
   if (action.supersedes === true && holder.state === "needs_attention" && (await isInCloud(tx, holder))) {
     await endOperation(context.engine, tx, holder, {
       end: "failed",

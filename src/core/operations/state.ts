@@ -16,6 +16,8 @@ export type OperationState = (typeof operationStates)[number];
 
 /** Hold the lock: the same list as the index operation_lock_live. */
 export const liveStates = ["queued", "running", "waiting", "compensating", "needs_attention"] as const;
+/** The same, written out for SQL: the planner takes that index only where it can see the states. */
+export const liveStatesInSql = liveStates.map((state) => `'${state}'`).join(", ");
 /** A worker may claim these when they are due. */
 export const claimableStates = ["queued", "running", "waiting", "compensating"] as const;
 export const finalStates = ["succeeded", "failed", "cancelled", "expired"] as const;
