@@ -91,5 +91,7 @@ async function checkDiscord(
 
 function discordProblem(error: unknown): string {
   if (discordApi.isUnauthorized(error)) return discordApi.refusedToken;
+  if (error instanceof z.ZodError)
+    return "an answer that is not Discord's\nCheck DISCORD_API_URL and the proxy.";
   return `no answer (${discordApi.summaryOf(error)})\nCheck the way out to Discord: proxy, firewall, DNS.`;
 }

@@ -176,7 +176,7 @@ it("tries the chat tokens, and says which one is refused", async () => {
   };
   const me = { status: 200, body: { id: "1", username: "rata" } };
   try {
-    discord.next(/^GET \/users\/@me$/, me);
+    discord.next(/^GET \/users\/%40me$/, me);
     discord.next(/^GET \/applications\/@me$/, { status: 200, body: { id, name: "Ratatosk" } });
     const good = await doctor({}, env);
     expect(good).toMatchObject({ code: 0, err: "" });
@@ -184,7 +184,7 @@ it("tries the chat tokens, and says which one is refused", async () => {
     expect(good.out).toMatch(/✓ discord +rata of Ratatosk\n✓ discord server/);
 
     slack.next("auth.test", { body: { ok: false, error: "invalid_auth" } });
-    discord.next(/^GET \/users\/@me$/, me);
+    discord.next(/^GET \/users\/%40me$/, me);
     discord.next(/^GET \/applications\/@me$/, { status: 200, body: { id: "7" } });
     const wrong = await doctor({}, env);
     expect(wrong.code).toBe(1);
@@ -192,7 +192,7 @@ it("tries the chat tokens, and says which one is refused", async () => {
     expect(wrong.out).toMatch(/✗ discord +the token is rata's, of the application 7/);
 
     slack.next("apps.connections.open", { body: { ok: false, error: "not_allowed_token_type" } });
-    discord.next(/^GET \/users\/@me$/, { status: 401, body: { message: "401: Unauthorized", code: 0 } });
+    discord.next(/^GET \/users\/%40me$/, { status: 401, body: { message: "401: Unauthorized", code: 0 } });
     const other = await doctor({}, env);
     expect(other.code).toBe(1);
     expect(other.out).toMatch(/✗ slack socket +Slack refuses SLACK_APP_TOKEN \(not_allowed_token_type\)/);
