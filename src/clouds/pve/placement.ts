@@ -4,7 +4,7 @@
 import { isServiceError, ServiceError } from "../../core/errors.ts";
 import { getTemplate, TEMPLATE_MS } from "./catalogue.ts";
 import type { PveClient } from "./client.ts";
-import { type FoundVm, findVm, listResourcesLately, type Resources } from "./cluster.ts";
+import { type FoundVm, findVm, listResources, listResourcesLately, type Resources } from "./cluster.ts";
 import { disksOf } from "./config.ts";
 import { requireActive, storageFor } from "./storages.ts";
 
@@ -33,6 +33,8 @@ export interface PlaceRequest {
   size?: { memoryMib: number; diskGib: number } | undefined;
   /** False for a node that takes nothing new, because work on it was announced. */
   mayPlaceOn?: ((node: string) => boolean) | undefined;
+  /** Only what PVE answers from this moment on (client.recent.now()) counts; else seconds do not matter. */
+  since?: number | undefined;
   signal: AbortSignal;
 }
 
@@ -41,17 +43,19 @@ export interface PlaceRequest {
  * is up, `cloud_conflict` when those that are up take nothing new, `capacity` when it fits nowhere.
  */
 export async function placeFor(client: PveClient, request: PlaceRequest): Promise<Place> {
-  const { imageId, signal } = request;
+  const { imageId, since, signal } = request;
   const full = (request.clone ?? client.options.clone ?? "full") === "full";
   if (!full && request.storage !== undefined) throw linkedElsewhere(client);
-  const resources = await listResourcesLately(client, signal);
-  const named = await getTemplate(client, imageId, signal);
-  const templates = [named, ...(await twinsOf(client, { named, resources, signal }))];
-  const storage = full ? (request.storage ?? request.keep ?? client.options.storage) : undefined;
+  const resources =
+    since === undefined
+      ? await listResourcesLately(client, signal)
+      : await listResources(client, signal, since);
+  const named = await getTemplate(client, imageId, signal, since);
+  const templates = [named, ...(await twinsOf(client, { named, resources, since, signal }))];
   // A copy within its node is cheaper than one across the network.
   const templateFor = (node: string) =>
     templates.find((template) => template.node === node) ??
-    templates.find((template) => isShared(template, { resources, storage }));
+    templates.find((template) => storagesOf(template).every((id) => resources.sharedStorages.has(id)));
   const canHave = (node: string) => templateFor(node) !== undefined;
   let problem: unknown;
   for (const node of nodesFor(client, { request, resources, canHave, named })) {
@@ -73,10 +77,10 @@ async function storageOn(
   place: { request: PlaceRequest; template: FoundVm; node: string; full: boolean },
 ): Promise<string | undefined> {
   const { request, template, node, full } = place;
-  const { signal } = request;
+  const { since, signal } = request;
   const [own] = storagesOf(template);
   if (!full) {
-    if (own !== undefined) await requireActive(client, { node, storage: own, signal });
+    if (own !== undefined) await requireActive(client, { node, storage: own, since, signal });
     return undefined;
   }
   return storageFor(client, {
@@ -86,15 +90,20 @@ async function storageOn(
     own,
     sharedOnly: node !== template.node,
     diskGib: request.size?.diskGib,
+    since,
     signal,
   });
 }
 
 async function twinsOf(
   client: PveClient,
-  { named, resources, signal }: { named: FoundVm; resources: Resources; signal: AbortSignal },
+  {
+    named,
+    resources,
+    since = client.recent.now() - TEMPLATE_MS,
+    signal,
+  }: { named: FoundVm; resources: Resources; since: number | undefined; signal: AbortSignal },
 ): Promise<FoundVm[]> {
-  const since = client.recent.now() - TEMPLATE_MS;
   const rows = resources.guests.filter(
     (row) =>
       row.type === "qemu" &&
@@ -107,15 +116,6 @@ async function twinsOf(
     rows.map((row) => findVm(client, row.vmid, { hint: row.node, since, signal })),
   );
   return found.filter((twin) => twin !== null);
-}
-
-function isShared(
-  template: FoundVm,
-  { resources, storage }: { resources: Resources; storage: string | undefined },
-): boolean {
-  const own = storagesOf(template);
-  const used = storage === undefined ? own : [...own, storage];
-  return used.every((id) => resources.sharedStorages.has(id));
 }
 
 function storagesOf(template: FoundVm): string[] {

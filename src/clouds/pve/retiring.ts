@@ -48,8 +48,13 @@ export const RebuiltAt = z.object({ node: z.string(), keep: z.string().optional(
 export type RebuiltAt = z.infer<typeof RebuiltAt>;
 
 /** As pve.rebuild_check found it; nothing for the first system of a server. */
-export function rebuiltAt(context: Pick<StepContext, "operation">): Partial<RebuiltAt> {
-  return RebuiltAt.optional().parse(context.operation.output["rebuiltAt"]) ?? {};
+export function rebuiltAt(
+  client: PveClient,
+  context: Pick<StepContext, "operation">,
+): Partial<RebuiltAt & { since: number }> {
+  const found = RebuiltAt.optional().parse(context.operation.output["rebuiltAt"]);
+  // In place the room is what the old disk has just given back.
+  return found === undefined ? {} : { ...found, since: client.recent.now() };
 }
 
 export type FoundRetiring =

@@ -59,6 +59,7 @@ export interface StepContext {
 
 /** Handed on to later steps (merged into the operation's output), to the server's row and to the thread. */
 export interface StepOutcome {
+  /** `retiring.externalId`: what this operation is to delete in the cloud after something took its place; a sync leaves it be. */
   output?: Record<string, unknown>;
   /** What the cloud says of the server now; the engine brings the row in line and records the event. */
   server?: RemoteServer;

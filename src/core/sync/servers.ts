@@ -152,7 +152,10 @@ async function noteMissing(
 
 const MARKER = /^op=([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.\d+$/;
 
-/** Marked by us, but neither a row's server nor the work of an operation that is or was just now under way. */
+/**
+ * Marked by us, but neither a row's server nor the work of an operation that is or was just now under way, nor what such a one
+ * is about to delete because another server has taken its place.
+ */
 async function findLateTwins(pass: SyncPass, servers: readonly RemoteServer[]): Promise<LateTwin[]> {
   const marked = servers.flatMap(({ externalId, name, markers }) =>
     markers.flatMap((marker) => {
@@ -165,6 +168,8 @@ async function findLateTwins(pass: SyncPass, servers: readonly RemoteServer[]): 
     `SELECT x.n::int AS n FROM unnest($4::text[], $5::uuid[]) WITH ORDINALITY AS x(external_id, operation_id, n)
       WHERE NOT EXISTS (SELECT FROM servers s WHERE s.cloud_id = $3 AND s.external_id = x.external_id AND s.deleted_at IS NULL)
         AND NOT EXISTS (SELECT FROM operations o WHERE o.id = x.operation_id
+          AND (o.state = ANY($1::text[]) OR o.finished_at >= $2))
+        AND NOT EXISTS (SELECT FROM operations o WHERE o.cloud_id = $3 AND o.output->'retiring'->>'externalId' = x.external_id
           AND (o.state = ANY($1::text[]) OR o.finished_at >= $2))
       ORDER BY x.n`,
     [

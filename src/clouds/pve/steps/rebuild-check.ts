@@ -65,8 +65,9 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   requireUnprotected(client, vm);
   await requireUnlocked(client, vm, signal);
   await requireNoFirewall(client, vm, signal);
-  const resources = await listResources(client, signal);
-  const { place, at } = await choosePlace(client, { input, vm, resources, signal });
+  const since = client.recent.now();
+  const resources = await listResources(client, signal, since);
+  const { place, at } = await choosePlace(client, { input, vm, resources, since, signal });
   const running = !(await isOff(client, vm, signal));
   return {
     kind: "done",
@@ -132,6 +133,8 @@ interface Choice {
   input: Input;
   vm: FoundVm;
   resources: Resources;
+  /** Looked at anew: what it decides may be that a disk is deleted. */
+  since: number;
   signal: AbortSignal;
 }
 
@@ -211,12 +214,12 @@ function detailOf({ staffDetail }: ServiceError): { staffDetail?: string } {
 /** Why this node does not do is an answer; that PVE could not be asked is thrown. */
 async function placeOn(
   client: PveClient,
-  { input, vm, signal }: Choice,
+  { input, vm, since, signal }: Choice,
   { node, keep, diskGib }: RebuiltAt & { diskGib: number },
 ): Promise<Place | ServiceError> {
   try {
     const size = { memoryMib: input.memoryMib, diskGib };
-    const place = await placeFor(client, { imageId: input.imageId, node, keep, size, signal });
+    const place = await placeFor(client, { imageId: input.imageId, node, keep, size, since, signal });
     requireFit(client, place, input);
     if (node !== vm.node) await requireBridges(client, { node, vm, signal });
     return place;
