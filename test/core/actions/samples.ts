@@ -83,7 +83,15 @@ export const samples: readonly Sample[] = [
       return { operation: answer.kind === "operation" ? answer.publicId : "" };
     },
   },
-  { action: "server.delete", options: { server: "web-1" } },
+  { action: "server.protect", options: { server: "web-1" } },
+  { action: "server.undelete", options: { server: "web-1" }, refused: "nothing_to_change" },
+  {
+    action: "server.delete",
+    async options(stage) {
+      await stage.world.run(stage.world.sam, "server.protect", { server: "web-1", on: "no" });
+      return { server: "web-1" };
+    },
+  },
 ];
 
 /** Staff say for whom; a customer does not. */
