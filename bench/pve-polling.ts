@@ -29,31 +29,30 @@ const TaskStatus = z.object({ data: z.object({ status: z.string(), exitstatus: z
 export async function pollEach(access: PveAccess, lists: readonly (readonly Write[])[]): Promise<void> {
   // The certificate is the simulator's own, and this is no test of TLS.
   const agent = new Agent({ connect: { rejectUnauthorized: false }, connections: 64 });
-  const ask = async (method: string, path: string, parameters?: Record<string, string>): Promise<unknown> => {
-    const inQuery = method === "DELETE" && parameters !== undefined;
+  const ask = async ({ method, path, parameters }: Write | (Omit<Write, "method"> & { method: "GET" })) => {
+    const form = parameters === undefined ? undefined : new URLSearchParams(parameters).toString();
+    const inQuery = method === "DELETE" && form !== undefined;
     const response = await agent.request({
       origin: access.url,
-      path: `/api2/json${path}${inQuery ? `?${new URLSearchParams(parameters)}` : ""}`,
-      method: method as "GET",
+      path: `/api2/json${path}${inQuery ? `?${form}` : ""}`,
+      method,
       headers: {
         authorization: `PVEAPIToken=${access.tokenId}=${access.tokenSecret}`,
-        ...(inQuery || parameters === undefined
-          ? {}
-          : { "content-type": "application/x-www-form-urlencoded" }),
+        ...(inQuery || form === undefined ? {} : { "content-type": "application/x-www-form-urlencoded" }),
       },
-      ...(inQuery || parameters === undefined ? {} : { body: new URLSearchParams(parameters).toString() }),
+      ...(inQuery || form === undefined ? {} : { body: form }),
     });
     const text = await response.body.text();
     if (response.statusCode !== 200) throw new Error(`${method} ${path}: ${response.statusCode} ${text}`);
-    return JSON.parse(text);
+    const answered: unknown = JSON.parse(text);
+    return answered;
   };
 
   async function untilEnded(upid: string): Promise<void> {
     const node = upid.split(":")[1] ?? "";
     for (;;) {
-      const { data } = TaskStatus.parse(
-        await ask("GET", `/nodes/${node}/tasks/${encodeURIComponent(upid)}/status`),
-      );
+      const path = `/nodes/${node}/tasks/${encodeURIComponent(upid)}/status`;
+      const { data } = TaskStatus.parse(await ask({ method: "GET", path }));
       if (data.status === "stopped" && data.exitstatus === "OK") return;
       if (data.status === "stopped") throw new Error(`${upid} ended with ${data.exitstatus}`);
       await delay(pollEveryMs);
@@ -63,8 +62,8 @@ export async function pollEach(access: PveAccess, lists: readonly (readonly Writ
   try {
     await Promise.all(
       lists.map(async (writes) => {
-        for (const { method, path, parameters } of writes) {
-          const { data } = Answer.parse(await ask(method, path, parameters));
+        for (const write of writes) {
+          const { data } = Answer.parse(await ask(write));
           if (data !== null) await untilEnded(data);
         }
       }),

@@ -196,11 +196,10 @@ async function addServers({ simulator, database }: Omit<Scene, "backend">, { eac
     { vmid: firstVmid.baseline + at, node, name: `other-${name}`, running, description: "" },
   ]);
   const uuids = await ask<Record<string, string>>(simulator, { kind: "add", vms });
-  const rows = servers.map(({ at, ...server }) => ({
-    ...server,
-    vmid: firstVmid.ours + at,
-    uuid: uuids[firstVmid.ours + at],
-  }));
+  const rows = servers.map(({ at, name, node, running, operationId }) => {
+    const vmid = firstVmid.ours + at;
+    return { vmid, uuid: uuids[vmid], name, node, running, operationId };
+  });
   await database.sql(
     `INSERT INTO servers (id, public_id, customer_id, cloud_id, external_id, name, state, vcpus, memory_mib, disk_gib, addresses,
        synced_at, provider_data)

@@ -9,6 +9,9 @@ import { diskGibOf, hasAgent } from "./config.ts";
 const AT_ONCE = 8;
 const GIB = 2 ** 30;
 
+/** Templates seldom change, and every order looks at all of one name. */
+export const TEMPLATE_MS = 10_000;
+
 /** "pve1/9000": where it was when it was listed, and its VMID, which is what counts. */
 function templateVmidOf(imageId: string): number | null {
   const found = /^[^/]+\/([1-9]\d{2,8})$/u.exec(imageId);
@@ -16,9 +19,15 @@ function templateVmidOf(imageId: string): number | null {
 }
 
 /** Throws `cloud_invalid` when it is gone or no template any more. */
-export async function getTemplate(client: PveClient, imageId: string, signal: AbortSignal): Promise<FoundVm> {
+export async function getTemplate(
+  client: PveClient,
+  imageId: string,
+  signal: AbortSignal,
+  since = client.recent.now() - TEMPLATE_MS,
+): Promise<FoundVm> {
   const vmid = templateVmidOf(imageId);
-  const found = vmid === null ? null : await findVm(client, vmid, { hint: imageId.split("/")[0], signal });
+  const hint = imageId.split("/")[0];
+  const found = vmid === null ? null : await findVm(client, vmid, { hint, since, signal });
   if (found !== null && found.config["template"] === "1") return found;
   throw new ServiceError(
     "cloud_invalid",

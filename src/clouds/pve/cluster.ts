@@ -23,8 +23,12 @@ export interface Resources {
 }
 
 /** Its states are some seconds old and its rows only those that the credential may see. */
-export async function listResources(client: PveClient, signal?: AbortSignal): Promise<Resources> {
-  const rows = await client.read({ path: "/cluster/resources", signal }, ClusterResources);
+export async function listResources(
+  client: PveClient,
+  signal?: AbortSignal,
+  since?: number,
+): Promise<Resources> {
+  const rows = await client.read({ path: "/cluster/resources", signal, since }, ClusterResources);
   return {
     guests: rows.flatMap((row) => {
       const { vmid, node, type } = row;
@@ -46,6 +50,14 @@ export async function listResources(client: PveClient, signal?: AbortSignal): Pr
       rows.flatMap((row) => (row.storage !== undefined && row.shared === true ? [row.storage] : [])),
     ),
   };
+}
+
+/** PVE's own list is up to ten seconds old (pvestatd). */
+export const LISTED_MS = 3_000;
+
+/** A list for a choice that PVE itself looks at again when it is carried out. */
+export function listResourcesLately(client: PveClient, signal?: AbortSignal): Promise<Resources> {
+  return listResources(client, signal, client.recent.now() - LISTED_MS);
 }
 
 export interface FoundVm extends VmAddress {
@@ -80,23 +92,27 @@ async function lookFor(
   if (hint !== undefined) {
     const config = await findConfigOn(client, { node: hint, vmid, since }, signal);
     if (config !== null) return { node: hint, vmid, since, config };
+    if (await isFree(client, vmid, signal)) return null;
   }
-  // The second look is for a VM that moved between the list and our question.
-  for (let look = 0; look < 2; look += 1) {
+  let isListed = false;
+  // A list that is some seconds old tells as well where to look; the second look is for a VM that has moved since.
+  for (const listedSince of [client.recent.now() - LISTED_MS, client.recent.now()]) {
     // oxlint-disable-next-line no-await-in-loop
-    const { guests, nodes } = await listResources(client, signal);
+    const { guests, nodes } = await listResources(client, signal, listedSince);
     const row = guests.find((guest) => guest.vmid === vmid);
     if (row === undefined) {
       // oxlint-disable-next-line no-await-in-loop
       if (await isFree(client, vmid, signal)) return null;
-      throw notVisible(client, vmid);
+      continue;
     }
+    isListed = true;
     if (row.type !== "qemu") throw isContainer(client, vmid);
     if (nodes.some((node) => node.node === row.node && !node.online)) throw nodeAway(client, row.node, vmid);
     // oxlint-disable-next-line no-await-in-loop
     const config = await findConfig(client, { node: row.node, vmid, since }, signal);
     if (config !== null) return { node: row.node, vmid, since, config };
   }
+  if (!isListed) throw notVisible(client, vmid);
   throw new ServiceError("unreachable", "The server is on the move between two nodes. Try again later.", {
     retryable: true,
     facts: { cloud: client.cloud },
@@ -158,7 +174,8 @@ export function nodeAway(client: PveClient, node: string, vmid: number): Service
 /** Bridges of one node; only those that the credential may use. */
 export async function listBridges(client: PveClient, node: string, signal?: AbortSignal): Promise<string[]> {
   const path = `/nodes/${encodeURIComponent(node)}/network`;
-  const rows = await client.read({ path, parameters: { type: "any_bridge" }, signal }, Interfaces);
+  const since = client.recent.now() - LISTED_MS;
+  const rows = await client.read({ path, parameters: { type: "any_bridge" }, signal, since }, Interfaces);
   return rows.map((row) => row.iface);
 }
 

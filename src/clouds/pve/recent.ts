@@ -19,6 +19,9 @@ export interface Recent {
   nodeOf(vmid: number): string | undefined;
   saw(vm: { node: string; vmid: number }): void;
   forget(vmid: number): void;
+  /** An operation has looked at its VM; `lookOf`: since when what was read then is good enough for its next step. */
+  looked(operationId: string, since: number): void;
+  lookOf(operationId: string): number | undefined;
   /** A task that has ended stays so. */
   ended(upid: string, exitStatus: string): void;
   endOf(upid: string): string | undefined;
@@ -35,6 +38,7 @@ export function createRecent(now: () => number = () => performance.now()): Recen
   const answers = new Map<string, Kept>();
   const ends = new Map<string, { exitStatus: string; at: number }>();
   const nodes = new Map<number, string>();
+  const looks = new Map<string, number>();
   /** How many writes began or ended, by VM. */
   const writes = new Map<string, number>();
 
@@ -65,6 +69,15 @@ export function createRecent(now: () => number = () => performance.now()): Recen
     nodeOf: (vmid) => nodes.get(vmid),
     saw: ({ node, vmid }) => void nodes.set(vmid, node),
     forget: (vmid) => void nodes.delete(vmid),
+    looked(operationId, since) {
+      for (const [old, at] of looks) {
+        if (at > since - LONGEST_MS) break;
+        looks.delete(old);
+      }
+      looks.delete(operationId);
+      looks.set(operationId, since);
+    },
+    lookOf: (operationId) => looks.get(operationId),
     ended(upid, exitStatus) {
       for (const [old, { at }] of ends) {
         if (at > now() - END_KEPT_MS) break;

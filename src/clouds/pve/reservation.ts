@@ -3,7 +3,7 @@
 import { ServiceError } from "../../core/errors.ts";
 import type { Queryable } from "../../database/client.ts";
 import type { PveClient } from "./client.ts";
-import { isFree, listResources } from "./cluster.ts";
+import { isFree, listResourcesLately } from "./cluster.ts";
 
 /** More orders than this do not ask for a number in the same moment. */
 const MAX_TRIES = 200;
@@ -78,7 +78,7 @@ export async function reserveVmid(
   { database, operationId }: ForOperation,
   signal: AbortSignal,
 ): Promise<number> {
-  const { guests } = await listResources(client, signal);
+  const { guests } = await listResourcesLately(client, signal);
   const used = new Set(guests.map((guest) => guest.vmid));
   for (let attempt = 0; attempt < MAX_TRIES; attempt += 1) {
     // oxlint-disable-next-line no-await-in-loop -- one after the other: each sees what the others took

@@ -9,6 +9,7 @@ import {
   isRunning,
   listActiveTasks,
   listResources,
+  listResourcesLately,
   type Resources,
 } from "./cluster.ts";
 import {
@@ -45,9 +46,11 @@ export function vmidOf(externalId: string): number | null {
 export async function inspect(
   client: PveClient,
   externalId: string,
-  signal?: AbortSignal,
+  { before, signal }: { before?: string | undefined; signal?: AbortSignal | undefined } = {},
 ): Promise<RemoteServer> {
-  return remoteServerOf(client, await getVm(client, externalId, signal), signal);
+  const vm = await getVm(client, externalId, signal);
+  if (before !== undefined) client.recent.looked(before, vm.since ?? client.recent.now());
+  return remoteServerOf(client, vm, signal, { addresses: before === undefined });
 }
 
 /** All that it has. Throws `cloud_not_found`. */
@@ -69,10 +72,12 @@ async function getVm(client: PveClient, externalId: string, signal?: AbortSignal
   });
 }
 
+/** `addresses: false` leaves them out: asking the guest for them is a call of its own. */
 export async function remoteServerOf(
   client: PveClient,
   found: FoundVm,
   signal?: AbortSignal,
+  { addresses = true } = {},
 ): Promise<RemoteServer> {
   const { config, node, vmid } = found;
   const status = await getStatus(client, found, signal);
@@ -89,7 +94,7 @@ export async function remoteServerOf(
     vcpus: status.cpus ?? coresOf(config).cores * coresOf(config).sockets,
     memoryMib: status.maxmem === undefined ? memoryMibOf(config) : Math.round(status.maxmem / MIB),
     diskGib: diskGibOf(config),
-    addresses: await addressesOf(client, found, { status, signal }),
+    ...(addresses ? { addresses: await addressesOf(client, found, { status, signal }) } : {}),
     markers,
     deleteProtected: isProtected(config),
     // Of a VM without our marker nothing is recorded: it may be a stranger's that got the number.
@@ -131,7 +136,7 @@ async function isBusy(
 
 /** A clone runs under its source's number, so any running one of the node may be this VM's. */
 export async function isAtWork(client: PveClient, at: FoundVm, signal?: AbortSignal): Promise<boolean> {
-  const { nodes } = await listResources(client, signal);
+  const { nodes } = await listResourcesLately(client, signal);
   const lock = workLockOf(at.config);
   // A backup job and a clone to another node run elsewhere.
   const everywhere = lock === "clone" || lock === "create";

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { ServiceError } from "../../core/errors.ts";
 import type { PveClient } from "./client.ts";
+import { LISTED_MS } from "./cluster.ts";
 
 const GIB = 2 ** 30;
 
@@ -18,9 +19,13 @@ const Storages = z.array(
 type Storage = z.infer<typeof Storages>[number];
 
 /** Those of a node that take disks of VMs. */
-async function listStorages(client: PveClient, node: string, signal: AbortSignal): Promise<Storage[]> {
+async function listStorages(
+  client: PveClient,
+  node: string,
+  { since = client.recent.now() - LISTED_MS, signal }: { since?: number | undefined; signal: AbortSignal },
+): Promise<Storage[]> {
   const path = `/nodes/${encodeURIComponent(node)}/storage`;
-  return client.read({ path, parameters: { content: "images" }, signal }, Storages);
+  return client.read({ path, parameters: { content: "images" }, signal, since }, Storages);
 }
 
 export interface StorageRequest {
@@ -35,6 +40,8 @@ export interface StorageRequest {
   sharedOnly: boolean;
   /** Unknown for orders of earlier releases. */
   diskGib: number | undefined;
+  /** What PVE answered before does not count; else some seconds do not matter. */
+  since?: number | undefined;
   signal: AbortSignal;
 }
 
@@ -44,7 +51,7 @@ export interface StorageRequest {
  * Throws `cloud_invalid` for one that is not there or not active, `capacity` when the disk does not fit.
  */
 export async function storageFor(client: PveClient, request: StorageRequest): Promise<string | undefined> {
-  const rows = await listStorages(client, request.node, request.signal);
+  const rows = await listStorages(client, request.node, request);
   const named = request.asked ?? request.configured;
   if (rows.length === 0) return named;
   if (named !== undefined) return requireStorage(client, { request, named, rows });
@@ -64,9 +71,14 @@ export async function storageFor(client: PveClient, request: StorageRequest): Pr
 /** A linked clone's disk is where its template's is. */
 export async function requireActive(
   client: PveClient,
-  { node, storage, signal }: { node: string; storage: string; signal: AbortSignal },
+  {
+    node,
+    storage,
+    since,
+    signal,
+  }: { node: string; storage: string; since?: number | undefined; signal: AbortSignal },
 ): Promise<void> {
-  const rows = await listStorages(client, node, signal);
+  const rows = await listStorages(client, node, { since, signal });
   const found = rows.find((row) => row.storage === storage);
   if (found !== undefined && !isUp(found)) throw notActive(client, node, storage);
 }
@@ -91,8 +103,20 @@ function requireStorage(
     );
   }
   if (!isUp(found)) throw notActive(client, node, named);
+  if (request.sharedOnly && !found.shared) throw onlyThere(client, request, named);
   if (!fits(found, diskGib)) throw noRoom(client, request, [found]);
   return named;
+}
+
+function onlyThere(client: PveClient, { node, asked }: StorageRequest, named: string): ServiceError {
+  return new ServiceError(
+    "cloud_invalid",
+    `The image cannot be copied to ${asked === undefined ? "there" : `"${asked}" of ${node}`}: PVE copies to another node only onto a storage that both nodes reach. Choose the image's own node, or put a template of the same name on the other one.`,
+    {
+      facts: { cloud: client.cloud, option: "node" },
+      staffDetail: `${client.cloud}: ${named} is not shared, and the template is not on ${node}`,
+    },
+  );
 }
 
 function isUp(row: Storage): boolean {

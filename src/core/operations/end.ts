@@ -22,8 +22,8 @@ export async function applyOutcome(
   operation: OperationRow,
   outcome: StepOutcome,
 ): Promise<void> {
-  const addresses = outcome.server === undefined ? {} : { addresses: outcome.server.addresses };
-  const handedOn = { ...addresses, ...outcome.output };
+  const addresses = outcome.server?.addresses;
+  const handedOn = { ...(addresses === undefined ? {} : { addresses }), ...outcome.output };
   if (Object.keys(handedOn).length > 0) {
     operation.output = { ...operation.output, ...handedOn };
     await tx.sql(`UPDATE operations SET output = $2::jsonb WHERE id = $1`, [operation.id, operation.output]);

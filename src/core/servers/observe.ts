@@ -52,7 +52,7 @@ export async function applyObserved(database: Queryable, seen: Observed): Promis
   await database.sql(
     `UPDATE servers SET external_id = $2, state = $3, provider_status = $4, vcpus = COALESCE(NULLIF($5::int, 0), vcpus),
        memory_mib = COALESCE(NULLIF($6::int, 0), memory_mib), disk_gib = COALESCE(NULLIF($7::int, 0), disk_gib),
-       addresses = $8, provider_data = CASE WHEN external_id IS DISTINCT FROM $2 THEN '{}'::jsonb ELSE provider_data END || $9::jsonb,
+       addresses = COALESCE($8::text[], addresses), provider_data = CASE WHEN external_id IS DISTINCT FROM $2 THEN '{}'::jsonb ELSE provider_data END || $9::jsonb,
        delete_protected = COALESCE($10::boolean, delete_protected), synced_at = clock(), missing_since = NULL WHERE id = $1`,
     [
       serverId,
@@ -62,7 +62,7 @@ export async function applyObserved(database: Queryable, seen: Observed): Promis
       remote.vcpus,
       remote.memoryMib,
       remote.diskGib,
-      remote.addresses,
+      remote.addresses ?? null,
       remote.data ?? {},
       remote.deleteProtected ?? null,
     ],

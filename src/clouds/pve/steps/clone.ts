@@ -74,8 +74,7 @@ export function cloneStep(client: PveClient): StepDefinition {
 
 async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const input = Input.parse(context.input);
-  const vmid = await reserveUsable(client, context);
-  const there = await findVm(client, vmid, { signal: context.signal });
+  const { vmid, there } = await reserveUsable(client, context);
   if (there !== null) {
     // Ours, or being made by an earlier call of ours: nothing is asked for twice.
     return {
@@ -85,7 +84,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
       note: "It is being made already.",
     };
   }
-  const place = await placeFor(client, { ...input, ...rebuiltAt(context), signal: context.signal });
+  const place = await placeFor(client, { ...input, ...rebuiltAt(client, context), signal: context.signal });
   const { template } = place;
   const upid = await cloneVm(
     client,

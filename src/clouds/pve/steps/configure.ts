@@ -9,7 +9,7 @@ import type { Parameters } from "../form.ts";
 import type { VmConfig } from "../schema.ts";
 import { TAG } from "../server.ts";
 import { setConfig } from "../vm.ts";
-import { getTarget, requireUnlocked, seen, vanished } from "./target.ts";
+import { getTarget, requireUnlocked, vanished } from "./target.ts";
 import { explained } from "./task.ts";
 
 const Input = ProvisionOrder.pick({
@@ -57,7 +57,8 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const after = await findVm(client, vm.vmid, { hint: vm.node, signal: context.signal });
   if (after === null) throw vanished(client);
   requireApplied(client, after, input);
-  return { kind: "done", ...(await seen(client, context, after)) };
+  // What has to be recorded of it, the step that made it has seen.
+  return { kind: "done" };
 }
 
 function parametersOf(

@@ -73,7 +73,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const password = await context.readSecret(secretId);
   await setGuestPassword(client, vm, { username, password }, { signal });
   const behind = await keepForLaterBoots(client, context, { vm, password });
-  const server = await remoteServerOf(client, vm, signal);
+  const server = await remoteServerOf(client, vm, signal, { addresses: false });
   return {
     kind: "done",
     server,
@@ -122,7 +122,7 @@ async function forNextBoot(
   await renewCloudInit(client, vm, options);
   return {
     kind: "done",
-    server: await remoteServerOf(client, vm, signal),
+    server: await remoteServerOf(client, vm, signal, { addresses: false }),
     output: {
       passwordActive: isOff ? "at_next_start" : "after_next_boot",
       passwordUser: defaultUserOf(vm.config),

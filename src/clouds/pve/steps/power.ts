@@ -134,7 +134,7 @@ function verbOf(context: StepContext): Verb {
 async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const verb = verbOf(context);
   const vm = await getTarget(client, context);
-  const before = await remoteServerOf(client, vm, context.signal);
+  const before = await remoteServerOf(client, vm, context.signal, { addresses: false });
   if (verb.already !== undefined && isAt(verb.goal, before) && !before.busy) {
     return { kind: "done", ...outcomeFor(context, before), note: verb.already };
   }

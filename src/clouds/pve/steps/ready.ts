@@ -31,14 +31,14 @@ export function readyStep(client: PveClient): StepDefinition {
 }
 
 async function look(client: PveClient, context: StepContext): Promise<Verdict> {
-  const vm = await findTarget(client, context);
+  const vm = await findTarget(client, context, { justSeen: context.reference === null });
   if (vm === null) return { kind: "failed", error: vanished(client) };
   const server = await remoteServerOf(client, vm, context.signal);
   const outcome = outcomeFor(context, server);
   if (server.state !== "active") {
     return { kind: "pending", condition: lookCondition(`it is ${server.state}`) };
   }
-  if (server.addresses.length > 0) return { kind: "done", ...outcome };
+  if ((server.addresses ?? []).length > 0) return { kind: "done", ...outcome };
   if (!hasAgent(vm.config)) {
     return {
       kind: "done",

@@ -18,33 +18,44 @@ export function reserveStep(client: PveClient): StepDefinition {
     callTimeoutMs: 2 * 60_000,
     evidence: "repeatable",
     async issue(context) {
-      const vmid = await reserveUsable(client, context);
+      const { vmid } = await reserveUsable(client, context);
       return { kind: "done", output: { vmid }, note: "done.", staffNote: `It becomes VM ${vmid}.` };
     },
   };
 }
 
-/** The reserved number, or another one when somebody else has taken it meanwhile. */
-export async function reserveUsable(client: PveClient, context: StepContext): Promise<number> {
+/**
+ * The reserved number, or another one when somebody else has taken it meanwhile; and what this operation made or is making
+ * under it.
+ */
+export async function reserveUsable(
+  client: PveClient,
+  context: StepContext,
+): Promise<{ vmid: number; there: FoundVm | null }> {
   const { database, operation, signal } = context;
   const own = await reservedVmid(client, { database, operationId: operation.id });
-  if (own !== null && (await isStillOurs(client, context, own))) return own;
+  const there = own === null ? null : await ownUnder(client, context, own);
+  if (own !== null && there !== "stranger") return { vmid: own, there };
   if (own !== null) await spoil(client, database, own);
-  return reserveVmid(client, { database, operationId: operation.id }, signal);
+  return { vmid: await reserveVmid(client, { database, operationId: operation.id }, signal), there: null };
 }
 
-/** Free, or with something on it that this operation made or may be making. */
-async function isStillOurs(client: PveClient, context: StepContext, vmid: number): Promise<boolean> {
-  if (await isFree(client, vmid, context.signal)) return true;
+async function ownUnder(
+  client: PveClient,
+  context: StepContext,
+  vmid: number,
+): Promise<FoundVm | null | "stranger"> {
+  if (await isFree(client, vmid, context.signal)) return null;
   let found: FoundVm | null;
   try {
     found = await findVm(client, vmid, { signal: context.signal });
   } catch (error) {
     // A container, or a VM that we may not even see.
-    if (isServiceError(error, "cloud_conflict", "cloud_forbidden")) return false;
+    if (isServiceError(error, "cloud_conflict", "cloud_forbidden")) return "stranger";
     throw error;
   }
-  return found === null || isBeingMade(found) || carries(found, context.operation.id);
+  const isOwn = found === null || isBeingMade(found) || carries(found, context.operation.id);
+  return isOwn ? found : "stranger";
 }
 
 /** PVE writes the description of a clone only when its disks are copied; until then only the lock is there. */

@@ -19,7 +19,7 @@ const JUST_SEEN_MS = 1_000;
 
 /**
  * Steps on a server name it in their input; steps that make one find it by their operation's reservation. `justSeen`: for an
- * `issue`, that reuses what was read a moment ago, unless we have written to the VM since.
+ * `issue`, that reuses what this operation has read a moment ago, unless we have written to the VM since.
  */
 export async function findTarget(
   client: PveClient,
@@ -27,10 +27,16 @@ export async function findTarget(
   { justSeen = false } = {},
 ): Promise<FoundVm | null> {
   const externalId = context.input["externalId"];
-  const since = justSeen ? client.recent.now() - JUST_SEEN_MS : undefined;
-  return typeof externalId === "string"
-    ? findServerVm(client, context, { externalId, since })
-    : findOwnVm(client, context, since);
+  const { recent } = client;
+  const lastLook = justSeen ? recent.lookOf(context.operation.id) : undefined;
+  const now = recent.now();
+  const since = lastLook !== undefined && lastLook > now - JUST_SEEN_MS ? lastLook : now;
+  const found =
+    typeof externalId === "string"
+      ? await findServerVm(client, context, { externalId, since })
+      : await findOwnVm(client, context, since);
+  recent.looked(context.operation.id, since);
+  return found;
 }
 
 /** What `issue` begins with. Throws `cloud_not_found` when it is gone. */
@@ -52,7 +58,7 @@ export function vanished(client: PveClient): ServiceError {
 async function findServerVm(
   client: PveClient,
   context: StepContext,
-  { externalId, since }: { externalId: string; since: number | undefined },
+  { externalId, since }: { externalId: string; since: number },
 ): Promise<FoundVm | null> {
   const vmid = vmidOf(externalId);
   const found = vmid === null ? null : await findVm(client, vmid, { ...hintOf(context, vmid), since });
@@ -68,11 +74,7 @@ async function findServerVm(
   return found;
 }
 
-async function findOwnVm(
-  client: PveClient,
-  context: StepContext,
-  since: number | undefined,
-): Promise<FoundVm | null> {
+async function findOwnVm(client: PveClient, context: StepContext, since: number): Promise<FoundVm | null> {
   const { database, operation } = context;
   const vmid = await reservedVmid(client, { database, operationId: operation.id });
   const found = vmid === null ? null : await findVm(client, vmid, { ...hintOf(context, vmid), since });
@@ -124,8 +126,10 @@ export function outcomeFor(context: StepContext, server: RemoteServer): Seen {
   return isOwn ? { server } : { output: { replacement: server.data ?? {} } };
 }
 
+/** Without its addresses, which only a start can change. */
 export async function seen(client: PveClient, context: StepContext, vm: FoundVm): Promise<Seen> {
-  return outcomeFor(context, await remoteServerOf(client, vm, context.signal));
+  if (vm.since !== undefined) client.recent.looked(context.operation.id, vm.since);
+  return outcomeFor(context, await remoteServerOf(client, vm, context.signal, { addresses: false }));
 }
 
 function hintOf(context: StepContext, vmid: number) {
