@@ -1,0 +1,234 @@
+/** Snapshots when answers are lost, workers die, and PVE's own work is broken off: nothing twice, and nothing claimed. */
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { createWorker } from "../../../src/core/operations/worker.ts";
+import { runSync } from "../../../src/core/sync/run.ts";
+import type { Database } from "../../../src/database/client.ts";
+import type { Fault } from "../../../src/sandbox/pve/index.ts";
+import { testDatabase } from "../../support/database.ts";
+import { silent } from "../../support/world.ts";
+import { createScene, OLD, type Scene } from "./rebuild-scene.ts";
+
+let database: Database;
+let scene: Scene | undefined;
+
+beforeAll(async () => {
+  database = await testDatabase();
+});
+afterEach(async () => {
+  await scene?.close();
+  scene = undefined;
+});
+afterAll(() => database.close());
+
+async function open(): Promise<Scene> {
+  scene = await createScene({ database });
+  return scene;
+}
+
+function rows() {
+  return database.sql<{ name: string; description: string }>(`SELECT name, description FROM snapshots`);
+}
+
+function tasksOf(at: Scene, type: string): string[] {
+  return at.simulator.state.tasks.filter((task) => task.type === type).map((task) => task.exitstatus ?? "");
+}
+
+async function sync(at: Scene): Promise<void> {
+  await at.time.later(1_000);
+  const { cloud } = at;
+  const report = await runSync({ database, cloud, resource: "servers", requester: "test", log: silent });
+  expect(report).toMatchObject({ state: "completed", errors: [] });
+}
+
+describe("an answer that is lost on the way, at each write of a snapshot's life", { timeout: 60_000 }, () => {
+  const WRITES = [
+    ["POST", "/snapshot$"],
+    ["POST", "/rollback$"],
+    ["POST", "/status/start$"],
+    ["DELETE", "/snapshot/s1$"],
+  ] as const;
+
+  /** How the three orders ended, which tasks that took, how often the guest booted, and how often each fault struck. */
+  async function lifeUnder(fault: Pick<Fault, "kind" | "status">) {
+    const at = await open();
+    for (const [method, path] of WRITES) at.simulator.addFault({ method, path, ...fault });
+    const created = await at.order("snapshot.create", { name: "s1" });
+    const back = await at.order("snapshot.rollback", { snapshot: "s1" });
+    const between = at.vm(OLD);
+    const deleted = await at.order("snapshot.delete", { snapshot: "s1" });
+    return {
+      ends: [created, back, deleted].map(({ state }) => state),
+      tasks: ["qmsnapshot", "qmrollback", "qmdelsnapshot"].map((type) => tasksOf(at, type)),
+      between: [between?.status, between?.guest.boots, between?.snapshots],
+      left: at.vm(OLD)?.snapshots,
+      struck: at.simulator.state.requests.filter((request) => request.fault !== undefined).length,
+    };
+  }
+  const FLAWLESS = {
+    ends: ["succeeded", "succeeded", "succeeded"],
+    tasks: [["OK"], ["OK"], ["OK"]],
+    between: ["running", 2, ["s1"]],
+    left: [],
+    struck: WRITES.length,
+  };
+
+  it("596, and PVE did it all the same: nothing is done twice", async () => {
+    expect(await lifeUnder({ kind: "status_after", status: 596 })).toEqual(FLAWLESS);
+  });
+  it("595, and PVE never saw it: it is asked again", async () => {
+    expect(await lifeUnder({ kind: "status", status: 595 })).toEqual(FLAWLESS);
+  });
+  it("cut off after PVE had done it: nothing is done twice", async () => {
+    expect(await lifeUnder({ kind: "drop_after" })).toEqual(FLAWLESS);
+  });
+  it("cut off before PVE saw it: it is asked again", async () => {
+    expect(await lifeUnder({ kind: "drop" })).toEqual(FLAWLESS);
+  });
+});
+
+describe("a worker that dies at each moment", { timeout: 120_000 }, () => {
+  async function deaths(
+    at: Scene,
+    { begin, after }: { begin: (nth: number) => Promise<string>; after: (nth: number) => void },
+  ): Promise<number> {
+    for (let nth = 1; nth < 60; nth += 1) {
+      await at.time.later(20_000);
+      const operationId = await begin(nth);
+      const life = { left: nth };
+      const reached = () => {
+        life.left -= 1;
+        if (life.left === 0) throw new Error("dies here");
+      };
+      const engine = { ...at.engine, worker: `w${nth}`, reached };
+      const first = createWorker(engine, { concurrency: 4, now: at.time.now });
+      let state = "";
+      for (let round = 0; life.left > 0 && state !== "succeeded" && round < 2_000; round += 1) {
+        await first.tick();
+        if (life.left > 0) await first.watcher.tick();
+        ({ state } = await at.operation(operationId));
+        if (state === "failed" || state === "needs_attention") break;
+        await new Promise((done) => setImmediate(done));
+        if (round % 50 === 49) await at.time.later(5_000);
+      }
+      if (state !== "succeeded") await at.time.later(16_000);
+      const end = await at.finish(operationId, "second");
+      expect(end, `death ${nth}: ${JSON.stringify(end.problem)}`).toMatchObject({ state: "succeeded" });
+      after(nth);
+      if (life.left > 0) return nth;
+    }
+    throw new Error("it never lived through");
+  }
+
+  it("of a snapshot: each order has one, and one alone", async () => {
+    const at = await open();
+    const lived = await deaths(at, {
+      begin: (nth) => at.begin("snapshot.create", { name: `s-${nth}` }),
+      after: (nth) => expect(at.vm(OLD)?.snapshots).toHaveLength(nth),
+    });
+    expect(lived).toBeGreaterThan(4);
+    expect(tasksOf(at, "qmsnapshot").filter((exit) => exit === "OK")).toHaveLength(lived);
+  });
+
+  it("of a way back: it is gone back to once for each order, and runs afterwards", async () => {
+    const at = await open();
+    await at.order("snapshot.create", { name: "s1" });
+    const lived = await deaths(at, {
+      begin: () => at.begin("snapshot.rollback", { snapshot: "s1" }),
+      after(nth) {
+        expect(tasksOf(at, "qmrollback")).toHaveLength(nth);
+        expect(at.vm(OLD)).toMatchObject({ status: "running", lock: undefined });
+      },
+    });
+    expect(lived).toBeGreaterThan(6);
+  });
+
+  it("of a deletion: it is gone, and only it", async () => {
+    const at = await open();
+    await at.order("snapshot.create", { name: "stays" });
+    const lived = await deaths(at, {
+      async begin(nth) {
+        await at.order("snapshot.create", { name: `s-${nth}` });
+        return at.begin("snapshot.delete", { snapshot: `s-${nth}` });
+      },
+      after: () => expect(at.vm(OLD)?.snapshots).toEqual(["stays"]),
+    });
+    expect(lived).toBeGreaterThan(4);
+  });
+});
+
+describe("a lock", () => {
+  const UNLOCK = new RegExp(`qm unlock ${OLD}`, "u");
+
+  it("left by a snapshot that died is told with what to do; what it left can then be deleted", async () => {
+    const at = await open();
+    at.simulator.addTaskFault({ task: "qmsnapshot", outcome: "kill" });
+    expect(await at.order("snapshot.create", { name: "s1" })).toMatchObject({
+      state: "failed",
+      problem: {
+        code: "cloud_failed",
+        message: expect.stringMatching(/broken off .*locked \(snapshot\).*Our operators must unlock it/u),
+        staffDetail: expect.stringMatching(UNLOCK),
+      },
+    });
+    // Nothing else is claimed to work meanwhile.
+    expect(await at.order("snapshot.create", { name: "s2" })).toMatchObject({
+      state: "failed",
+      problem: { staffDetail: expect.stringMatching(UNLOCK) },
+    });
+    at.simulator.changeVm(OLD, { lock: null, config: { parent: "s1" } });
+    await sync(at);
+    expect(await rows()).toMatchObject([{ name: "s1", description: "Unfinished." }]);
+    expect(await at.order("snapshot.rollback", { snapshot: "s1" })).toMatchObject({
+      state: "failed",
+      problem: { message: "The snapshot s1 was never finished, so nothing was changed. Delete it." },
+    });
+    expect(await at.order("snapshot.delete", { snapshot: "s1" })).toMatchObject({ state: "succeeded" });
+    expect(await at.order("snapshot.create", { name: "s1" })).toMatchObject({ state: "succeeded" });
+  });
+
+  it("left by a way back that died says that the disk may be half of then and half of now", async () => {
+    const at = await open();
+    await at.order("snapshot.create", { name: "s1" });
+    at.simulator.addTaskFault({ task: "qmrollback", outcome: "kill" });
+    expect(await at.order("snapshot.rollback", { snapshot: "s1" })).toMatchObject({
+      state: "failed",
+      problem: {
+        code: "cloud_failed",
+        message: expect.stringMatching(/half of then and half of now/u),
+        staffDetail: expect.stringMatching(UNLOCK),
+      },
+    });
+    expect((await at.events()).map((event) => event.type)).not.toContain("snapshot.rolled_back");
+    at.simulator.changeVm(OLD, { lock: null });
+    await sync(at);
+    expect(await at.order("snapshot.rollback", { snapshot: "s1" })).toMatchObject({ state: "succeeded" });
+  });
+
+  it("left by a deletion that died is told with what to do, and the deletion goes on afterwards", async () => {
+    const at = await open();
+    await at.order("snapshot.create", { name: "s1" });
+    at.simulator.addTaskFault({ task: "qmdelsnapshot", outcome: "kill" });
+    expect(await at.order("snapshot.delete", { snapshot: "s1" })).toMatchObject({
+      state: "failed",
+      problem: {
+        message: expect.stringMatching(/locked \(snapshot-delete\)/u),
+        staffDetail: expect.stringMatching(UNLOCK),
+      },
+    });
+    expect(await rows()).toHaveLength(1);
+    at.simulator.changeVm(OLD, { lock: null });
+    expect(await at.order("snapshot.delete", { snapshot: "s1" })).toMatchObject({ state: "succeeded" });
+  });
+
+  it("of seconds, as PVE's clean-up holds it after a way back, is asked past", async () => {
+    const at = await open();
+    const message = `can't lock file '/var/lock/qemu-server/lock-${OLD}.conf' - got timeout`;
+    for (const task of ["qmsnapshot", "qmrollback", "qmstart", "qmdelsnapshot"]) {
+      at.simulator.addTaskFault({ task, outcome: "fail", at: "start", message, times: 3 });
+    }
+    expect(await at.order("snapshot.create", { name: "s1" })).toMatchObject({ state: "succeeded" });
+    expect(await at.order("snapshot.rollback", { snapshot: "s1" })).toMatchObject({ state: "succeeded" });
+    expect(await at.order("snapshot.delete", { snapshot: "s1" })).toMatchObject({ state: "succeeded" });
+    expect(tasksOf(at, "qmstart").filter((exit) => exit === message)).toHaveLength(3);
+  });
+});
