@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
+import { ed25519Key } from "../../support/ssh-key.ts";
 import { createWorld, type World } from "../../support/world.ts";
 
 let database: Database;
@@ -39,10 +40,15 @@ it("builds with exactly the sizes that were given, by the same road as a plan", 
 it.each([
   [{ cpu: "3" }, "unsupported", /There is no size with 3 vCPU.* It has: /u],
   [{ node: "n1" }, "unsupported", /^os1 takes no node: leave it out\.$/u],
-  [{ key: `ssh-ed25519 ${"A".repeat(60)}` }, "unsupported", /^os1 takes no key/u],
-  [{ key: "not a key" }, "invalid_input", /is no public SSH key; paste one line/u],
+  [{ key: ed25519Key() }, "unsupported", /^os1 takes no key/u],
+  [{ sockets: "1" }, "unsupported", /^os1 takes no sockets/u],
+  [{ storage: "fast" }, "unsupported", /^os1 takes no storage/u],
+  [{ clone: "full" }, "unsupported", /^os1 takes no clone/u],
+  [{ ip: "10.0.0.5/24" }, "unsupported", /^os1 takes no ip/u],
+  [{ start: "no" }, "unsupported", /^os1 takes no start/u],
+  [{ key: "not a key" }, "invalid_input", /is no public SSH key; paste the whole line/u],
   [{ cloud: "os2" }, "not_found", /No cloud "os2". Did you mean os1\?/u],
-  [{ memory: "100M" }, "invalid_input", /memory:100M/u],
+  [{ memory: "100M" }, "invalid_input", /^Memory must be at least 512 MiB\.$/u],
   [{ name: "web_1" }, "invalid_input", /only letters, digits and hyphens/u],
   [{ customer: "bob", disk: "0G" }, "invalid_input", /disk/u],
 ])("refuses %j with a sentence, before anything is entered", async (change, code, message) => {
@@ -53,6 +59,15 @@ it.each([
     message: expect.stringMatching(message),
   });
   expect(await database.sql(`SELECT count(*)::int AS n FROM operations`)).toEqual(before);
+});
+
+it("takes a plan instead of sizes", async () => {
+  const { run, sam } = world;
+  const { cpu: _cpu, memory: _memory, disk: _disk, ...named } = order;
+  const operation = await run(sam, "server.build", { ...named, name: "web-3", plan: "m" });
+  expect(operation).toMatchObject({ state: "succeeded", problem: null });
+  const rows = await database.sql(`SELECT plan_code, vcpus, memory_mib FROM servers WHERE name = 'web-3'`);
+  expect(rows).toEqual([{ plan_code: "m", vcpus: 2, memory_mib: 4096 }]);
 });
 
 it("does not exist for customers", async () => {
