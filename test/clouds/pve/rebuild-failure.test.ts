@@ -1,0 +1,262 @@
+/** A rebuild that fails or is cancelled: before the switch nothing has happened, after it nothing is undone. */
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { runSync } from "../../../src/core/sync/run.ts";
+import type { Database } from "../../../src/database/client.ts";
+import { newId } from "../../../src/database/id.ts";
+import { testDatabase } from "../../support/database.ts";
+import { silent } from "../../support/world.ts";
+import { createScene, NEW, OLD, type Scene, type SceneOptions, UBUNTU } from "./rebuild-scene.ts";
+
+let database: Database;
+let opened: Scene | undefined;
+
+beforeAll(async () => {
+  database = await testDatabase();
+});
+afterEach(async () => {
+  await opened?.close();
+  opened = undefined;
+});
+afterAll(() => database.close());
+
+async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
+  opened = await createScene({ database, ...options });
+  return opened;
+}
+
+describe("a failure before the switch", () => {
+  /** The old system is what it was, and nothing of the new one is left. */
+  async function asBefore(at: Scene, uuid: string | undefined) {
+    expect(at.made()).toMatchObject([{ vmid: OLD, uuid, status: "running" }]);
+    expect(at.simulator.state.volumes.filter((volume) => volume.vmid === NEW)).toEqual([]);
+    expect(at.simulator.state.macClashes).toEqual([]);
+    expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "active", image: "debian-12" });
+    expect((await at.server()).data["smbiosUuid"]).toBe(uuid);
+  }
+
+  it("the copy fails: nothing of it is left, the old system ran on", async () => {
+    const at = await open();
+    const old = at.vm(OLD);
+    at.simulator.addTaskFault({
+      task: "qmclone",
+      outcome: "fail",
+      message: "clone failed: No space left on device",
+    });
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "failed", problem: { code: "capacity" } });
+    await asBefore(at, old?.uuid);
+    expect(at.vm(OLD)?.guest.boots).toBe(1);
+    expect((await at.lines(operation.id)).join("\n")).toMatch(/web-1 has its old system, as before/u);
+  });
+
+  it("the settings are refused: the copy is removed, the old system ran on", async () => {
+    const at = await open();
+    const old = at.vm(OLD);
+    at.simulator.addFault({
+      method: "PUT",
+      path: "/config$",
+      kind: "status",
+      status: 500,
+      body: { data: null, message: "disk image does not exist\n" },
+    });
+    expect(await at.order("server.rebuild", UBUNTU)).toMatchObject({ state: "failed" });
+    await asBefore(at, old?.uuid);
+    expect(at.vm(OLD)?.guest.boots).toBe(1);
+  });
+
+  it("the disk does not grow: the copy is removed, the old system ran on", async () => {
+    const at = await open();
+    const old = at.vm(OLD);
+    at.simulator.addTaskFault({ task: "resize", vmid: NEW, outcome: "fail", message: "qemu-img: failure" });
+    expect(await at.order("server.rebuild", UBUNTU)).toMatchObject({ state: "failed" });
+    await asBefore(at, old?.uuid);
+    expect(at.vm(OLD)?.guest.boots).toBe(1);
+  });
+
+  it("the new system does not start: the old one runs again, and the two never ran together", async () => {
+    const at = await open();
+    const old = at.vm(OLD);
+    at.simulator.addTaskFault({
+      task: "qmstart",
+      vmid: NEW,
+      outcome: "fail",
+      message: "QEMU exited with code 1",
+    });
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "failed", problem: { code: "cloud_failed" } });
+    await asBefore(at, old?.uuid);
+    expect(at.vm(OLD)?.guest.boots).toBe(2);
+    expect((await at.steps(operation.id)).filter((step) => step.compensates !== null)).toMatchObject([
+      { name: "pve.stop_new", state: "done" },
+      { name: "pve.revive", state: "done" },
+      { name: "pve.discard", state: "done" },
+    ]);
+  });
+
+  it("a server that was off stays off when its rebuild is undone", async () => {
+    const at = await open();
+    await at.order("server.power", { action: "kill" });
+    at.simulator.addTaskFault({
+      task: "qmstart",
+      vmid: NEW,
+      outcome: "fail",
+      message: "QEMU exited with code 1",
+    });
+    expect(await at.order("server.rebuild", UBUNTU)).toMatchObject({ state: "failed" });
+    expect(at.made()).toMatchObject([{ vmid: OLD, status: "stopped" }]);
+    expect(await at.server()).toMatchObject({ state: "stopped" });
+  });
+
+  it("a guest that ignores the shutdown loses its power in the end", async () => {
+    const at = await open({ simulator: { traps: { deafGuests: true } } });
+    expect(await at.order("server.rebuild", UBUNTU)).toMatchObject({ state: "succeeded" });
+    expect(at.made()).toMatchObject([{ vmid: NEW, status: "running" }]);
+    expect(at.simulator.state.macClashes).toEqual([]);
+  });
+
+  it("somebody starts the old system meanwhile: the new one is not started beside it", async () => {
+    const at = await open();
+    const old = at.vm(OLD);
+    at.beforeStep("pve.start_new", async () => {
+      await at.asSomebody("POST", `/nodes/n1/qemu/${OLD}/status/start`);
+      await expect.poll(() => at.vm(OLD)?.status).toBe("running");
+    });
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "failed", problem: { code: "cloud_conflict" } });
+    await asBefore(at, old?.uuid);
+  });
+
+  it("cancelled at any step before the switch: what was made is removed, the old system runs", async () => {
+    const at = await open();
+    const old = at.vm(OLD);
+    for (const step of [
+      "pve.reserve",
+      "pve.clone",
+      "pve.configure",
+      "pve.take_over",
+      "pve.resize_disk",
+      "pve.retire_halt",
+      "pve.start_new",
+      "pve.verify",
+    ]) {
+      const operationId = await at.begin("server.rebuild", UBUNTU);
+      const { publicId } = await at.operation(operationId);
+      at.beforeStep(step, () => at.ask(at.rita, "ops.cancel", { operation: publicId }));
+      expect({ step, state: (await at.finish(operationId)).state }).toEqual({ step, state: "cancelled" });
+      expect(at.made()).toMatchObject([{ vmid: OLD, uuid: old?.uuid, status: "running" }]);
+      expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "active" });
+    }
+    expect(at.simulator.state.macClashes).toEqual([]);
+    expect(at.simulator.state.volumes.filter((volume) => volume.vmid > OLD)).toEqual([]);
+  });
+});
+
+describe("a failure after the switch", () => {
+  it("the old VM is locked: a person is told, unlocks it, retries, and it is gone", async () => {
+    const at = await open();
+    at.beforeStep("pve.retire", () => at.simulator.changeVm(OLD, { lock: "backup" }));
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "needs_attention", problem: { code: "cloud_conflict" } });
+    expect(operation.problem?.message).toMatch(
+      /^Delete the old system did not work: .*The new system has taken the server's place\. Nothing is undone; a retry goes on from here\.$/u,
+    );
+    expect(operation.problem?.staffDetail).toMatch(/qm unlock 100000/u);
+    expect(at.made().map((vm) => [vm.vmid, vm.status])).toEqual([
+      [OLD, "stopped"],
+      [NEW, "running"],
+    ]);
+    expect(await at.server()).toMatchObject({ externalId: String(NEW), state: "active" });
+    at.simulator.changeVm(OLD, { lock: null });
+    expect(await at.retry(operation)).toMatchObject({ state: "succeeded", problem: null });
+    expect(at.made()).toMatchObject([{ vmid: NEW, status: "running", guest: { boots: 1 } }]);
+    expect(at.simulator.state.macClashes).toEqual([]);
+  });
+
+  it("a deletion that fails in PVE: the server is the new one already, and a retry ends it", async () => {
+    const at = await open();
+    at.simulator.addTaskFault({ task: "qmdestroy", outcome: "fail", message: "lvremove: device busy" });
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "needs_attention", problem: { code: "cloud_failed" } });
+    expect(await at.server()).toMatchObject({ externalId: String(NEW), state: "active" });
+    expect(await at.retry(operation)).toMatchObject({ state: "succeeded" });
+    expect(at.made().map((vm) => vm.vmid)).toEqual([NEW]);
+  });
+
+  it("cannot be cancelled any more, and says why", async () => {
+    const at = await open();
+    const operationId = await at.begin("server.rebuild", UBUNTU);
+    const { publicId } = await at.operation(operationId);
+    let refusal: unknown;
+    at.beforeStep("pve.retire", async () => {
+      refusal = await at.ask(at.rita, "ops.cancel", { operation: publicId }).catch((error: unknown) => error);
+    });
+    expect(await at.finish(operationId)).toMatchObject({ state: "succeeded" });
+    expect(refusal).toMatchObject({
+      code: "wrong_state",
+      message: expect.stringMatching(
+        /^Too late to cancel .*: The new system has taken the server's place\.$/u,
+      ),
+    });
+  });
+
+  it("the old VM is gone already: that is all that was wanted", async () => {
+    const at = await open();
+    at.beforeStep("pve.retire", () => at.simulator.removeVm(OLD));
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "succeeded", problem: null });
+    expect((await at.lines(operation.id)).join("\n")).toMatch(
+      /the old system was gone from the cloud already/u,
+    );
+  });
+
+  it("a stranger has the old VM's number: it is not touched", async () => {
+    const at = await open();
+    at.beforeStep("pve.retire", () => {
+      at.simulator.removeVm(OLD);
+      at.simulator.addStranger({ vmid: OLD, name: "theirs", tags: "ratatosk" });
+    });
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "succeeded", problem: null });
+    expect(at.vm(OLD)).toMatchObject({ name: "theirs", status: "running" });
+    expect((await at.lines(operation.id)).join("\n")).toMatch(
+      /VM 100000 on n1 is not the old system any more/u,
+    );
+  });
+
+  it("half of the proof is not enough: with our marker and another uuid it is left to a person", async () => {
+    const at = await open();
+    at.beforeStep("pve.retire", () => at.simulator.changeVm(OLD, { config: { smbios1: `uuid=${newId()}` } }));
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "needs_attention", problem: { code: "cloud_conflict" } });
+    expect(operation.problem?.staffDetail).toMatch(/its SMBIOS uuid is .*, recorded is/u);
+    expect(at.vm(OLD)).toBeDefined();
+  });
+
+  it("given up: the server is the new system, and a sync reports what is left of the old one", async () => {
+    const at = await open();
+    const sync = () =>
+      runSync({ database, cloud: at.cloud, resource: "servers", requester: "test", log: silent });
+    const seen: unknown[] = [];
+    at.beforeStep("pve.switch", async () => seen.push((await sync()).lateTwins));
+    at.beforeStep("pve.retire", async () => {
+      seen.push((await sync()).lateTwins);
+      at.simulator.changeVm(OLD, { lock: "backup" });
+    });
+    const operation = await at.order("server.rebuild", UBUNTU);
+    seen.push((await sync()).lateTwins);
+    // The new one before the switch, the old one after it, and while a person is asked.
+    expect(seen).toEqual([[], [], []]);
+    await at.ask(at.rita, "ops.abandon", { operation: operation.publicId });
+    expect(await at.operation(operation.id)).toMatchObject({ state: "failed" });
+    expect((await at.lines(operation.id)).join("\n")).toMatch(
+      /web-1 has its new system, but not everything of the old one/u,
+    );
+    expect(await at.server()).toMatchObject({
+      externalId: String(NEW),
+      state: "active",
+      image: "ubuntu-24.04",
+    });
+    await at.time.later(1000);
+    expect((await sync()).lateTwins).toMatchObject([{ externalId: String(OLD), name: "web-1" }]);
+  });
+});

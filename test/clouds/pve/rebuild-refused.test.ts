@@ -1,0 +1,142 @@
+/** What a rebuild could fail at is found before anything is changed: PVE is asked for nothing but what it reads. */
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import type { Database } from "../../../src/database/client.ts";
+import { newId } from "../../../src/database/id.ts";
+import { testDatabase } from "../../support/database.ts";
+import { createScene, fillUp, OLD, type Scene, type SceneOptions, TIGHT, UBUNTU } from "./rebuild-scene.ts";
+
+let database: Database;
+let opened: Scene | undefined;
+
+beforeAll(async () => {
+  database = await testDatabase();
+});
+afterEach(async () => {
+  await opened?.close();
+  opened = undefined;
+});
+afterAll(() => database.close());
+
+async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
+  opened = await createScene({ database, ...options });
+  return opened;
+}
+
+describe("a rebuild is refused with nothing changed", () => {
+  async function refused(at: Scene, options: Record<string, string> = UBUNTU) {
+    const before = at.vm(OLD);
+    const operation = await at.order("server.rebuild", options);
+    expect(operation.state).toBe("failed");
+    expect(at.changes()).toEqual([]);
+    expect(at.vm(OLD)).toEqual(before);
+    expect(at.made()).toHaveLength(1);
+    expect(await at.server()).toMatchObject({ state: "active", externalId: String(OLD) });
+    return operation.problem;
+  }
+
+  it("when the template is gone from the cloud", async () => {
+    const at = await open();
+    at.simulator.removeVm(9001);
+    expect(await refused(at)).toMatchObject({
+      code: "cloud_invalid",
+      message: expect.stringMatching(/no longer has this image/u),
+    });
+  });
+
+  it("when the template's disk has grown beyond the server's", async () => {
+    const at = await open();
+    at.simulator.changeVm(9001, {
+      config: { scsi0: `${at.vm(9001)?.disks["scsi0"]?.volid},size=20G` },
+    });
+    expect(await refused(at)).toMatchObject({
+      code: "cloud_invalid",
+      message: expect.stringMatching(/needs a disk of at least 20 GiB; the server has 10 GiB/u),
+    });
+  });
+
+  it("when the template has no cloud-init drive", async () => {
+    const at = await open();
+    at.simulator.changeVm(9001, { config: { ide2: null } });
+    expect(await refused(at)).toMatchObject({ code: "cloud_invalid" });
+  });
+
+  it("when there is no room for both, and it says how it could be done", async () => {
+    const at = await open(TIGHT);
+    fillUp(at);
+    expect(await refused(at, { image: "debian-12" })).toMatchObject({
+      code: "capacity",
+      message: expect.stringMatching(/no room .* beside the old one.*in_place:yes/u),
+    });
+  });
+
+  it("in place while there is room for both", async () => {
+    const at = await open();
+    expect(await refused(at, { ...UBUNTU, in_place: "yes" })).toMatchObject({
+      code: "cloud_invalid",
+      message: expect.stringMatching(/There is room .*without in_place/u),
+    });
+  });
+
+  it("in place when even the old one's disk does not make room", async () => {
+    const at = await open({ ...TIGHT, build: { clone: "linked" } });
+    expect(at.vm(OLD)?.disks["scsi0"]?.volid).toMatch(/base-9000/u);
+    fillUp(at);
+    expect(await refused(at, { image: "debian-12", in_place: "yes" })).toMatchObject({
+      code: "capacity",
+      message: expect.stringMatching(/^Even without the old system/u),
+    });
+  });
+
+  it("when PVE protects the VM", async () => {
+    const at = await open();
+    at.simulator.changeVm(OLD, { config: { protection: "1" } });
+    expect(await refused(at)).toMatchObject({ code: "cloud_conflict" });
+  });
+
+  it("when the VM is locked by work that was broken off", async () => {
+    const at = await open();
+    at.simulator.changeVm(OLD, { lock: "backup" });
+    const problem = await refused(at);
+    expect(problem).toMatchObject({ code: "cloud_conflict" });
+    expect(problem?.staffDetail).toMatch(/qm unlock 100000/u);
+  });
+
+  it("when the VM has a firewall of its own that would be lost", async () => {
+    const at = await open();
+    await at.asSomebody("PUT", `/nodes/n1/qemu/${OLD}/firewall/options`, "enable=1");
+    at.changes();
+    expect(await refused(at)).toMatchObject({
+      code: "unsupported",
+      message: expect.stringMatching(/firewall of its own/u),
+    });
+  });
+
+  it("when what has the server's number is somebody else's", async () => {
+    const at = await open();
+    at.simulator.changeVm(OLD, { config: { description: "mine", smbios1: `uuid=${newId()}` } });
+    expect(await refused(at)).toMatchObject({
+      code: "cloud_conflict",
+      message: expect.stringMatching(/not provably this server/u),
+    });
+  });
+
+  it("at once, for a protected server, one that billing has suspended, and an image that is too big", async () => {
+    const at = await open();
+    const ask = () => at.ask(at.ada, "server.rebuild", { server: "web-1", ...UBUNTU });
+    await database.sql(`UPDATE servers SET delete_protected = true`);
+    await expect(ask()).rejects.toMatchObject({
+      message: expect.stringMatching(/protected against deletion/u),
+    });
+    await database.sql(`UPDATE servers SET delete_protected = false, suspended_at = clock()`);
+    await expect(ask()).rejects.toMatchObject({ message: expect.stringMatching(/suspended by billing/u) });
+    await database.sql(`UPDATE servers SET suspended_at = NULL`);
+    await database.sql(`UPDATE images SET min_disk_gib = 11`);
+    await expect(ask()).rejects.toMatchObject({
+      message: expect.stringMatching(/at least 0 MiB and 11 GiB/u),
+    });
+    await expect(
+      at.ask(at.ada, "server.rebuild", { server: "web-1", ...UBUNTU, in_place: "yes" }),
+    ).rejects.toMatchObject({ code: "invalid_input" });
+    expect(at.changes()).toEqual([]);
+  });
+});
