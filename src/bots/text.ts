@@ -23,3 +23,12 @@ export function clip(text: string, maxLength: number): string {
   if (last >= 0xd800 && last <= 0xdbff) end -= 1;
   return `${text.slice(0, end).trimEnd()}…`;
 }
+
+const MOST_BANNERS = 4;
+
+/** What holds for all that an answer is about, in lines that leave room for the answer. */
+export function bannerTexts(banner: readonly string[] = []): string[] {
+  const lines = banner.map((text) => plain(text)).filter((text) => text !== "");
+  const more = lines.length - MOST_BANNERS;
+  return more <= 0 ? lines : [...lines.slice(0, MOST_BANNERS), `… and ${more} more.`];
+}

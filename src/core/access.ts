@@ -38,6 +38,8 @@ export const permissions = {
   "operation.change": "operator",
   "operation.resolve": "operator",
   "sync.run": "operator",
+  "cloud.read": "viewer",
+  "cloud.maintain": "operator",
 } as const satisfies Record<string, StaffRole>;
 export type Permission = keyof typeof permissions;
 

@@ -287,7 +287,12 @@ export interface Cloud {
   readonly removesBackups?: true;
 
   /** Can the order be carried out now: quota, image, network, size. Changes nothing. */
-  preflightProvision(order: ProvisionOrder, signal: AbortSignal): Promise<void>;
+  preflightProvision(
+    order: ProvisionOrder,
+    signal: AbortSignal,
+    /** `avoid`: nodes that take nothing new. */
+    circumstances?: { avoid: ReadonlySet<string> },
+  ): Promise<void>;
   /**
    * Throws `cloud_not_found`. `before`: the id of an operation that looks before it changes the server; it has no use for
    * addresses, and what was read now may serve its next step.

@@ -21,6 +21,7 @@ import { type OperationRow, operationColumns } from "./operations/rows.ts";
 import { missingOptions, parseOptions } from "./options.ts";
 import { linkStranger } from "./people/link.ts";
 import type { Answer, Entrance, Request, Reveal } from "./request.ts";
+import { bannersFor, requireNoMaintenance, touchedBy, viewerOf } from "./servers/maintenance.ts";
 import type { View } from "./view.ts";
 
 const RevealInput = z.object({ secretId: z.string(), label: z.string() });
@@ -153,7 +154,9 @@ async function runImmediate(
 
 /** What would be done, from the database, with its age. Nothing is entered. */
 async function dryRun(context: ActionContext, action: OperationAction, input: unknown): Promise<View> {
+  const { database, principal } = context;
   const plan = await action.plan(context, input);
+  await requireNoMaintenance(database, principal, plan);
   const steps = action.steps(plan, context.engine.clouds);
   const fields = changesOf(plan);
   if (plan.downtime !== null) fields.push({ label: "Downtime", value: plan.downtime });
@@ -168,6 +171,7 @@ async function dryRun(context: ActionContext, action: OperationAction, input: un
     text: `Nothing was done.${age}`,
     fields,
     steps: steps.map(({ label }) => ({ label, state: "planned" })),
+    ...(await bannersFor(database, viewerOf(principal), touchedBy(plan))),
   };
 }
 
@@ -189,7 +193,7 @@ async function enter(
     if (!(error instanceof ExistingOrder)) throw error;
     entered = { operationId: error.operationId, publicId: error.publicId, existing: true };
   }
-  return operationAnswer(engine, entered);
+  return operationAnswer(engine, context.principal, entered);
 }
 
 /** Somebody entered the same key, lock or name between our look and our insert: the second look sees them. */
@@ -202,14 +206,15 @@ async function onceMoreWhenBeaten<T>(attempt: () => Promise<T>): Promise<T> {
   }
 }
 
-async function operationAnswer(engine: Engine, entered: Entered): Promise<Answer> {
+async function operationAnswer(engine: Engine, principal: Principal, entered: Entered): Promise<Answer> {
   const { operationId, publicId, existing } = entered;
   const { plan, state } = entered.told ?? (await readOperation(engine, operationId));
   const way = state === "awaiting_confirmation" ? "waits for your confirmation." : "is on its way.";
   const text = existing
     ? `This was asked for already: ${publicId}. Nothing new was started.`
     : [`${plan.title}: ${publicId} ${way}`, ...plan.notes].join(" ");
-  const view: View = { title: plan.title, tone: existing ? "neutral" : "progress", text };
+  const banner = await bannersFor(engine.database, viewerOf(principal), touchedBy(plan));
+  const view: View = { title: plan.title, tone: existing ? "neutral" : "progress", text, ...banner };
   return { kind: "operation", operationId, publicId, existing, view };
 }
 
@@ -284,7 +289,7 @@ async function enterByButton(
       );
     }),
   );
-  return operationAnswer(engine, entered);
+  return operationAnswer(engine, principal, entered);
 }
 
 /** Nothing that this person may know of. The token itself stays out of the trail: it may be somebody's. */

@@ -27,6 +27,8 @@ export interface ViewButton {
 export interface View {
   title: string;
   tone: Tone;
+  /** Above everything else, one line each: what holds for all that the answer is about (maintenance). */
+  banner?: string[];
   text?: string;
   fields?: ViewField[];
   table?: { columns: string[]; rows: string[][]; empty: string };

@@ -177,6 +177,10 @@ async function showAnswer(talk: Talk, answer: Answer, channel: string): Promise<
         channel,
         hasCard: !answer.existing,
       });
+      for (const line of answer.view.banner ?? []) {
+        // oxlint-disable-next-line no-await-in-loop -- in order
+        await talk.screen.say(line, "warning");
+      }
       await talk.screen.say(answer.view.text ?? answer.view.title, answer.view.tone);
       return;
     case "form":

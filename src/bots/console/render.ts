@@ -43,6 +43,7 @@ export function renderView(view: View, options: RenderOptions): string {
   ];
 
   const blocks: string[][] = [];
+  if (view.banner !== undefined) blocks.push(bannerLines(view.banner, width, paint));
   if (view.text !== undefined && view.text !== "") blocks.push(wrapped(printable(view.text), width));
   if (view.fields !== undefined) blocks.push(fieldLines(view.fields, width, paint));
   if (view.table !== undefined) blocks.push(tableLines(view.table, width, paint));
@@ -50,6 +51,12 @@ export function renderView(view: View, options: RenderOptions): string {
   const end = [...buttonLines(view, options, { width, paint }), ...footerLines(view, width, paint)];
   if (end.length > 0) blocks.push(end);
   return [...head, ...spaced(blocks.filter((block) => block.length > 0))].join("\n");
+}
+
+export function bannerLines(banner: readonly string[], width: number, paint: Paint): string[] {
+  return banner
+    .flatMap((text) => wrapped(printable(text), width - 2))
+    .map((line) => paint("yellow", `! ${line}`));
 }
 
 /** A blank line only between blocks of several lines, so that short answers stay short. */

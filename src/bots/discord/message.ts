@@ -7,7 +7,7 @@ import {
   ComponentType,
 } from "discord.js";
 import type { Tone, View, ViewButton, ViewField, ViewStep } from "../../core/view.ts";
-import { paragraph, plain } from "../text.ts";
+import { bannerTexts, paragraph, plain } from "../text.ts";
 import { escapeTo, line } from "./text.ts";
 
 export interface DiscordMessage {
@@ -30,6 +30,7 @@ const MAX_FIELD_VALUE = 500;
 const MAX_ALL_FIELDS = 2_200;
 const MAX_FOOTER = 400;
 const MAX_CONTENT = 2_000;
+const MAX_BANNER = 250;
 const MAX_BUTTONS = 25;
 const BUTTONS_IN_ROW = 5;
 const MAX_LABEL = 80;
@@ -140,7 +141,12 @@ function sizeOf(fields: readonly { name: string; value: string }[]): number {
   return fields.reduce((sum, { name, value }) => sum + name.length + value.length, 0);
 }
 
-function descriptionOf({ text, steps = [], table }: View, room: number): string {
+/** What holds for all that the answer is about, above everything else. */
+export function bannerLines(banner: View["banner"]): string[] {
+  return bannerTexts(banner).map((text) => `🚧 ${line(text, MAX_BANNER)}`);
+}
+
+function descriptionOf({ banner, text, steps = [], table }: View, room: number): string {
   const parts: string[] = [];
   let left = room;
   const add = (part: string): void => {
@@ -148,6 +154,7 @@ function descriptionOf({ text, steps = [], table }: View, room: number): string 
     parts.push(part);
     left -= part.length + 2;
   };
+  add(bannerLines(banner).join("\n"));
   const alone = steps.length === 0 && table === undefined;
   add(escapeTo(paragraph(text ?? ""), alone ? left : Math.min(1_500, left)));
   add(stepLines(steps, table === undefined ? left : Math.floor(left / 2)));

@@ -4,7 +4,7 @@ import type { Principal } from "../../core/access.ts";
 import { isServiceError, problemOf, ServiceError } from "../../core/errors.ts";
 import type { Answer } from "../../core/request.ts";
 import { paragraph, plain } from "../text.ts";
-import { type DiscordMessage, messageOf, plainButton, rows, sentence } from "./message.ts";
+import { bannerLines, type DiscordMessage, messageOf, plainButton, rows, sentence } from "./message.ts";
 import { escape, escapeTo, line } from "./text.ts";
 
 const MAX_CONTENT = 2_000;
@@ -18,7 +18,14 @@ export function operationMessage(
   const details = view.text === undefined ? [] : [escapeTo(paragraph(view.text), 1_200)];
   const place = where.isDirect ? "Its card is in our direct messages." : "Its card is in this channel.";
   const card = where.link === null ? place : `[Open its card](<${where.link}>)`;
-  return messageOf({ content: [title, ...details, `${escape(plain(publicId))} · ${card}`].join("\n") });
+  return messageOf({
+    content: [
+      ...bannerLines(view.banner).slice(0, 1),
+      title,
+      ...details,
+      `${escape(plain(publicId))} · ${card}`,
+    ].join("\n"),
+  });
 }
 
 export interface Problem {

@@ -1,7 +1,7 @@
 /** A view → a Slack message (Block Kit and its text fallback). The limits are Block Kit's; neither SDK checks them. */
 import type { types } from "@slack/bolt";
 import type { Tone, View, ViewButton, ViewField, ViewStep } from "../../core/view.ts";
-import { paragraph, plain } from "../text.ts";
+import { bannerTexts, paragraph, plain } from "../text.ts";
 import { escapeTo, line } from "./text.ts";
 
 export type Block = types.KnownBlock;
@@ -65,6 +65,7 @@ export function renderView(view: View, surface: "message" | "modal" = "message")
 
 function blocksOf(view: View, surface: "message" | "modal", room: Room): Block[] {
   const blocks: Block[] = [
+    ...bannerBlocks(view.banner),
     { type: "header", text: { type: "plain_text", text: headline(view), emoji: false } },
     ...(view.text === undefined ? [] : sections(paragraph(view.text, room.text).split("\n"))),
     ...fieldBlocks(view.fields ?? [], room),
@@ -74,6 +75,21 @@ function blocksOf(view: View, surface: "message" | "modal", room: Room): Block[]
   if (surface === "message") blocks.push(...buttonBlocks(view.buttons ?? []));
   if (view.footer !== undefined && plain(view.footer) !== "") blocks.push(note(view.footer));
   return blocks;
+}
+
+const MAX_BANNER = 300;
+
+/** What holds for all that the answer is about, above everything else. */
+export function bannerBlocks(banner: View["banner"]): Block[] {
+  const text = bannerTexts(banner)
+    .map((one) => `🚧 ${line(one, MAX_BANNER)}`)
+    .join("\n");
+  return text === "" ? [] : [{ type: "section", text: { type: "mrkdwn", text, verbatim: true } }];
+}
+
+/** The same for the text fallback, which is escaped as a whole. */
+export function bannerLines(banner: View["banner"]): string[] {
+  return bannerTexts(banner).map((one) => `🚧 ${plain(one, MAX_BANNER)}`);
 }
 
 function headline(view: View): string {
@@ -186,7 +202,7 @@ function button({ token, label, style, purpose, confirm }: ViewButton): types.Bu
 }
 
 function fallbackOf(view: View): string {
-  const lines = [headline(view)];
+  const lines = [...bannerLines(view.banner), headline(view)];
   if (view.text !== undefined) lines.push(paragraph(view.text));
   for (const { label, value } of view.fields ?? []) lines.push(`${plain(label)}: ${plain(value)}`);
   for (const step of view.steps ?? []) lines.push(stepLine(step));

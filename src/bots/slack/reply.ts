@@ -7,7 +7,7 @@ import type { Answer } from "../../core/request.ts";
 import type { View } from "../../core/view.ts";
 import { paragraph, plain } from "../text.ts";
 import { type FormContext, renderForm } from "./form.ts";
-import { note, renderView, type SlackMessage, sections } from "./message.ts";
+import { bannerBlocks, bannerLines, note, renderView, type SlackMessage, sections } from "./message.ts";
 import { escape, escapeTo } from "./text.ts";
 
 export type Reply = { kind: "message"; message: SlackMessage } | { kind: "modal"; modal: types.ModalView };
@@ -39,8 +39,9 @@ async function operationMessage(
   const link = existing ? await whereabouts.linkTo(answer.operationId) : null;
   const where = link === null ? place : `<${link}|Open its card>`;
   return {
-    text: escapeTo(`${said}\n${publicId}`, 3000),
+    text: escapeTo([...bannerLines(view.banner), said, publicId].join("\n"), 3000),
     blocks: [
+      ...bannerBlocks(view.banner),
       ...sections([said]),
       { type: "context", elements: [{ type: "mrkdwn", text: `${escape(plain(publicId))} · ${where}` }] },
     ],

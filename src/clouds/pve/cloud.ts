@@ -101,7 +101,8 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     removesBackups: true,
     protect: (order) => [planProtect(order)],
 
-    preflightProvision: (order, signal) => preflightProvision(client, order, signal),
+    preflightProvision: (order, signal, { avoid } = { avoid: new Set() }) =>
+      preflightProvision(client, order, signal, (node) => !avoid.has(node)),
     inspect: (externalId, signal, { before } = {}) => inspect(client, externalId, { before, signal }),
     findByMarker: (operationId, signal) => findByMarker(client, operationId, signal),
     listServers: (signal) => listServers(client, signal),

@@ -4,6 +4,7 @@ import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { accountCode, accountShow, accountUnlink, link } from "./account.ts";
 import { serverBuild } from "./build.ts";
+import { cloudList, cloudMaintenance } from "./cloud.ts";
 import { serverDelete } from "./delete.ts";
 import { help } from "./help.ts";
 import { serverKeys } from "./keys.ts";
@@ -52,6 +53,8 @@ const actions: readonly Action[] = [
   opsAbandon,
   syncRun,
   syncStatus,
+  cloudList,
+  cloudMaintenance,
   link,
   accountShow,
   accountCode,

@@ -5,6 +5,7 @@ import { serverStates } from "../cloud.ts";
 import { findCustomer } from "../people/find.ts";
 import { minuteOf } from "../servers/allowed.ts";
 import { findServer, listServers, type ServerRow } from "../servers/find.ts";
+import { bannersFor, viewerOf } from "../servers/maintenance.ts";
 import { describeMemory } from "../servers/size.ts";
 import { customerOption, serverOption } from "./options.ts";
 
@@ -55,6 +56,7 @@ export const serverList = defineRead<ListInput>({
     return {
       title: total === 1 ? "1 server" : `${total} servers`,
       tone: "neutral",
+      ...(await bannersFor(database, viewerOf(principal), { serverIds: rows.map(({ id }) => id) })),
       table: {
         columns,
         rows: rows.map((server) => [
@@ -102,6 +104,7 @@ export const serverShow = defineRead<ShowInput>({
       title: server.name,
       tone: server.state === "error" || server.state === "missing" ? "error" : "neutral",
       fields: fieldsOf(server, principal),
+      ...(await bannersFor(database, viewerOf(principal), { serverIds: [server.id] })),
       ...(asked.length > 0
         ? {
             footer: `Latest: ${asked.map((one) => `${one.publicId} ${one.action} ${one.state.replaceAll("_", " ")}`).join(" · ")}`,

@@ -4,6 +4,7 @@ import { newId } from "../../database/id.ts";
 import type { Audience } from "../access.ts";
 import type { Platform, ThreadLine } from "../bot.ts";
 import { ServiceError } from "../errors.ts";
+import { bannersFor } from "../servers/maintenance.ts";
 import { describeMemory } from "../servers/size.ts";
 import type { Tone, View, ViewButton, ViewField, ViewStep } from "../view.ts";
 import { type OperationRow, operationColumns, readSteps, type StepRow } from "./rows.ts";
@@ -84,6 +85,10 @@ export async function renderCard(
     ),
     footer: footerOf(operation, audience),
     buttons: await buttonsOf(database, operation, audience),
+    ...(await bannersFor(database, audience, {
+      serverIds: operation.serverId === null ? [] : [operation.serverId],
+      cloud: operation.serverId === null ? operation.cloudName : null,
+    })),
   };
   return {
     version: operation.version,

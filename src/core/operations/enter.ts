@@ -5,6 +5,7 @@ import type { ActionContext, ChangePlan, OperationAction } from "../action.ts";
 import { recordAudit } from "../audit/record.ts";
 import { hashOf } from "../canonical.ts";
 import { isServiceError, ServiceError } from "../errors.ts";
+import { requireNoMaintenance } from "../servers/maintenance.ts";
 import { endOperation } from "./end.ts";
 import { recordEvent } from "./events.ts";
 import { type EnterRequest, insertOperation } from "./insert.ts";
@@ -49,6 +50,7 @@ export async function enterOperation(context: TransactionContext, request: Enter
   if (earlier !== null) return earlier;
   if (planned.refusal !== undefined) throw planned.refusal;
   const { plan } = planned;
+  await requireNoMaintenance(tx, principal, plan);
   const prepared = await request.action.prepare?.(context, plan, request.input);
   const made = prepared?.serverId;
   const full: ChangePlan = {

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { ProvisionOrder, type RemoteServer, serverStates } from "../cloud.ts";
 import { isServiceError, ServiceError } from "../errors.ts";
+import { nodesInMaintenance } from "../servers/maintenance.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "./step.ts";
 
 const minuteMs = 60_000;
@@ -36,7 +37,9 @@ const provisionCheck: StepDefinition = {
   callTimeoutMs: minuteMs,
   evidence: "none",
   async issue(context) {
-    await context.cloud.preflightProvision(ProvisionOrder.parse(context.input["order"]), context.signal);
+    const { cloud, database, signal } = context;
+    const avoid = await nodesInMaintenance(database, cloud.name);
+    await cloud.preflightProvision(ProvisionOrder.parse(context.input["order"]), signal, { avoid });
     return { kind: "done" };
   },
 };

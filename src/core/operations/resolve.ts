@@ -3,6 +3,7 @@ import type { Transaction } from "../../database/client.ts";
 import { type Audience, nameFor, type Principal } from "../access.ts";
 import type { ActionContext, OperationAction } from "../action.ts";
 import { type Problem, ServiceError } from "../errors.ts";
+import { requireNoMaintenance } from "../servers/maintenance.ts";
 import { pointOfNoReturn } from "./cancel.ts";
 import { offerButtons } from "./capabilities.ts";
 import { endOperation } from "./end.ts";
@@ -55,6 +56,7 @@ export async function confirmOperation(
   const { database: tx, engine, principal } = context;
   if (operation.state !== "awaiting_confirmation")
     throw wrongState(operation, "confirmed", "Nothing waits for that.");
+  await requireNoMaintenance(tx, principal, operation.plan);
   const action = operationAction(context, operation);
   let same = false;
   try {

@@ -9,6 +9,7 @@ import type {
   StepDefinition,
   Verdict,
 } from "../../../core/operations/step.ts";
+import { nodesInMaintenance } from "../../../core/servers/maintenance.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, findVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
@@ -84,7 +85,14 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
       note: "It is being made already.",
     };
   }
-  const place = await placeFor(client, { ...input, ...rebuiltAt(client, context), signal: context.signal });
+  // What is rebuilt stays where it is; only new ones keep off nodes that are being worked on.
+  const avoid = await nodesInMaintenance(context.database, client.cloud);
+  const rebuilt = rebuiltAt(client, context);
+  const place = await placeFor(client, {
+    ...input,
+    ...(rebuilt.node === undefined ? { mayPlaceOn: (node) => !avoid.has(node) } : rebuilt),
+    signal: context.signal,
+  });
   const { template } = place;
   const upid = await cloneVm(
     client,
