@@ -3,13 +3,13 @@
  * concludes without having asked: "absent" counts only when our call can no longer be on its way.
  */
 import { type Problem, problemOf } from "../errors.ts";
-import { callSignal } from "./call.ts";
-import { offerButtons, withdrawCancel } from "./capabilities.ts";
+import { type Call, isCancelling, recordIntent } from "./boundary.ts";
+import { offerButtons } from "./capabilities.ts";
 import { fenced, park } from "./claim.ts";
 import { type At, askAgainMs, contextOf, isInDoubt, isWorthAnotherTry } from "./context.ts";
 import { closeWaits } from "./end.ts";
 import { cloudOf, type Progress, type Run } from "./engine.ts";
-import { appendLog, type StepRow } from "./rows.ts";
+import { appendLog } from "./rows.ts";
 import { awaitStep, failStep, finishStep, giveUp, isPast } from "./settle.ts";
 import type { Issued, Probe, StepDefinition } from "./step.ts";
 
@@ -19,47 +19,28 @@ const longestBackoffMs = 30_000;
 /** After work that the cloud took and then refused; with the pauses between them they take a minute. */
 const leastTries = 6;
 
-export async function issueStep(run: Run, at: At): Promise<Progress> {
+/** Asks again. `next` when a cancel came first. */
+async function issueStep(run: Run, at: At): Promise<Progress | Call> {
+  const call = await fenced(run.engine.database, run.claim, async (tx, row) =>
+    isCancelling(row) ? null : recordIntent(run, tx, at),
+  );
+  return call === null ? "next" : callStep(run, call);
+}
+
+export async function callStep(run: Run, { at, signal }: Call): Promise<Progress | Call> {
   const { engine } = run;
-  const signal = callSignal(run.signal, at.definition.callTimeoutMs);
-  const intent = await recordIntent(run, at);
-  if (intent === null) return "next";
   engine.reached("after_intent", at.operation.id);
   let issued: Issued;
   try {
-    issued = await at.definition.issue(await contextOf(run, { ...at, step: intent }, signal));
+    issued = await at.definition.issue(await contextOf(run, at, signal));
   } catch (error) {
     if (run.signal.aborted) throw run.signal.reason;
-    return afterFailedCall(run, { ...at, step: intent }, error);
+    return afterFailedCall(run, at, error);
   }
   engine.reached("answer_before_reference", at.operation.id);
   if (issued.kind === "done") return finishStep(run, at, issued);
   if (issued.kind === "failed") return failStep(run, at, problemOf(issued.error), issued.server);
   return awaitStep(run, at, issued);
-}
-
-/** The row that says "we are about to ask", committed before we ask. Null when a cancel came first. */
-async function recordIntent(run: Run, { step, definition }: At): Promise<StepRow | null> {
-  return fenced(run.engine.database, run.claim, async (tx, row) => {
-    if (row.cancelRequestedAt !== null && row.endState === null) return null;
-    const rows = await tx.sql<Partial<StepRow>>(
-      `UPDATE operation_steps SET state = 'intent', attempt = attempt + 1, issued_at = clock(),
-         call_deadline = clock() + make_interval(secs => $3::float8 / 1000), started_at = COALESCE(started_at, clock()),
-         deadline_at = COALESCE($5::timestamptz, clock() + make_interval(secs => $4::float8 / 1000))
-       WHERE operation_id = $1 AND seq = $2
-       RETURNING attempt, issued_at AS "issuedAt", call_deadline AS "callDeadline", started_at AS "startedAt",
-         deadline_at AS "deadlineAt"`,
-      [row.id, step.seq, definition.callTimeoutMs, definition.deadlineMs, step.deadlineAt],
-    );
-    await tx.sql(
-      `UPDATE operations SET state = CASE WHEN state = 'compensating' THEN state ELSE 'running' END, version = version + 1
-       WHERE id = $1`,
-      [row.id],
-    );
-    if (definition.pointOfNoReturn !== undefined) await withdrawCancel(tx, row.id);
-    tx.afterCommit(() => run.engine.wake.nudge("cards"));
-    return { ...step, ...rows[0], state: "intent" };
-  });
 }
 
 async function afterFailedCall(run: Run, at: At, error: unknown): Promise<Progress> {
@@ -154,7 +135,7 @@ export async function issueMore(run: Run, at: At, note: string): Promise<Progres
 }
 
 /** Somebody asked and we do not know what came of it. */
-export async function resumeStep(run: Run, found: At): Promise<Progress> {
+export async function resumeStep(run: Run, found: At): Promise<Progress | Call> {
   const { engine } = run;
   const { definition } = found;
   if (engine.withoutProbe === true) return issueStep(run, found);

@@ -1,5 +1,6 @@
 /** Who may run an operation: a lease that expires, and a fence that makes a late writer's writes hit nothing. */
 import type { Database, Transaction } from "../../database/client.ts";
+import { isUniqueViolation } from "../../database/errors.ts";
 import { type OperationRow, operationColumns } from "./rows.ts";
 import { claimableStates } from "./state.ts";
 
@@ -20,8 +21,6 @@ export class LeaseLost extends Error {
   }
 }
 
-class NoSlot extends Error {}
-
 /**
  * Takes the next runnable operation: due, not leased, and with a place on its cloud. `null` when there is none.
  * Oldest due first; a cloud without a free place holds up nobody but its own.
@@ -29,53 +28,49 @@ class NoSlot extends Error {}
 export async function claimNext(database: Database, worker: string): Promise<Claim | null> {
   const full: string[] = [];
   for (;;) {
-    let cloudId: string | null = null;
     try {
-      return await database.transaction(async (tx) => {
-        const claimed = await takeDue(tx, worker, full);
-        if (claimed === null) return null;
-        cloudId = claimed.cloudId;
-        if (cloudId !== null && !(await takeSlot(tx, cloudId, claimed.id))) throw new NoSlot();
-        return { operationId: claimed.id, fence: claimed.fence, worker };
-      });
+      const found = await takeDue(database, worker, full);
+      if (found === null) return null;
+      const { id, fence, cloudId } = found;
+      if (fence !== null) return { operationId: id, fence, worker };
+      // Two workers saw the same free place, and the other one has it: nothing was claimed. Look past that cloud.
+      if (cloudId !== null) full.push(cloudId);
     } catch (error) {
-      // Two workers saw the same free place. The claim was rolled back with the transaction; look past that cloud.
-      if (!(error instanceof NoSlot) || cloudId === null) throw error;
-      full.push(cloudId);
+      // It had been given its place since this statement began: nothing was claimed. Look again.
+      if (!isUniqueViolation(error, "slots_operation_id_key")) throw error;
     }
   }
 }
 
-async function takeDue(tx: Transaction, worker: string, fullClouds: string[]) {
-  const rows = await tx.sql<{ id: string; fence: number; cloudId: string | null }>(
+/** One statement, and so one transaction: the place is taken with the claim or not at all. Without a fence: neither was. */
+async function takeDue(database: Database, worker: string, fullClouds: string[]) {
+  const rows = await database.sql<{ id: string; cloudId: string | null; fence: number | null }>(
     `WITH due AS (
-       SELECT o.id FROM operations o
+       SELECT o.id, o.cloud_id,
+         o.cloud_id IS NULL OR EXISTS (SELECT 1 FROM slots s WHERE s.operation_id = o.id) AS has_place
+       FROM operations o
        WHERE o.next_run_at <= clock() AND (o.lease_until IS NULL OR o.lease_until < clock())
          AND o.state = ANY($2::text[])
          AND (o.cloud_id IS NULL
            OR EXISTS (SELECT 1 FROM slots s WHERE s.operation_id = o.id)
            OR (o.cloud_id <> ALL($3::uuid[])
              AND EXISTS (SELECT 1 FROM slots s WHERE s.cloud_id = o.cloud_id AND s.operation_id IS NULL)))
-       ORDER BY o.next_run_at LIMIT 1 FOR UPDATE OF o SKIP LOCKED)
-     UPDATE operations o SET fence = o.fence + 1, lease_by = $1,
-       lease_until = clock() + make_interval(secs => $4::float8 / 1000)
-     FROM due WHERE o.id = due.id
-     RETURNING o.id, o.fence, o.cloud_id AS "cloudId"`,
+       ORDER BY o.next_run_at LIMIT 1 FOR UPDATE OF o SKIP LOCKED),
+     free AS (
+       SELECT s.cloud_id, s.n FROM due JOIN slots s ON s.cloud_id = due.cloud_id
+       WHERE NOT due.has_place AND s.operation_id IS NULL ORDER BY s.n LIMIT 1 FOR UPDATE OF s SKIP LOCKED),
+     taken AS (
+       UPDATE slots s SET operation_id = due.id FROM due, free WHERE s.cloud_id = free.cloud_id AND s.n = free.n
+       RETURNING s.n),
+     claimed AS (
+       UPDATE operations o SET fence = o.fence + 1, lease_by = $1,
+         lease_until = clock() + make_interval(secs => $4::float8 / 1000)
+       FROM due WHERE o.id = due.id AND (due.has_place OR EXISTS (SELECT 1 FROM taken))
+       RETURNING o.fence)
+     SELECT due.id, due.cloud_id AS "cloudId", (SELECT fence FROM claimed) AS fence FROM due`,
     [worker, [...claimableStates], fullClouds, leaseMs],
   );
   return rows[0] ?? null;
-}
-
-async function takeSlot(tx: Transaction, cloudId: string, operationId: string): Promise<boolean> {
-  const held = await tx.sql(`SELECT 1 FROM slots WHERE operation_id = $1`, [operationId]);
-  if (held.length > 0) return true;
-  const taken = await tx.sql(
-    `UPDATE slots SET operation_id = $2 WHERE (cloud_id, n) = (
-       SELECT cloud_id, n FROM slots WHERE cloud_id = $1 AND operation_id IS NULL ORDER BY n LIMIT 1 FOR UPDATE SKIP LOCKED)
-     RETURNING n`,
-    [cloudId, operationId],
-  );
-  return taken.length > 0;
 }
 
 export async function freeSlot(tx: Transaction, operationId: string): Promise<void> {

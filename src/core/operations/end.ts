@@ -10,7 +10,7 @@ import { addCard } from "./card.ts";
 import { freeSlot } from "./claim.ts";
 import type { Engine } from "./engine.ts";
 import { recordEvent } from "./events.ts";
-import { appendLog, type OperationRow } from "./rows.ts";
+import { appendLog, type LogEntry, type OperationRow } from "./rows.ts";
 import { type OperationState, stageOf } from "./state.ts";
 import type { StepOutcome } from "./step.ts";
 
@@ -59,7 +59,8 @@ export async function endOperation(
       ? (action.onEnd?.(end.end, { ...operation, problem }) ?? {})
       : {};
   await freeSlot(tx, operation.id);
-  await leaveSteps(tx, operation.id);
+  // Succeeded means that all are done.
+  if (end.end !== "succeeded") await leaveSteps(tx, operation.id);
   await tx.sql(
     `UPDATE operations SET state = $2, problem = $3::jsonb, finished_at = clock(), next_run_at = NULL, lease_by = NULL,
        lease_until = NULL, version = version + 1 WHERE id = $1`,
@@ -75,10 +76,7 @@ export async function endOperation(
   }
   await applyEffects(engine, tx, operation, { end: end.end, effects });
   await offerButtons(tx, operation, end.end);
-  await appendLog(tx, operation.id, [closingLine(end.end, problem, effects)]);
-  if (problem?.staffDetail !== undefined && end.end !== "succeeded") {
-    await appendLog(tx, operation.id, [{ level: "info", audience: "staff", text: problem.staffDetail }]);
-  }
+  await appendLog(tx, operation.id, closingLines(end.end, problem, effects));
   await recordEnd(tx, operation, end.end, problem, effects);
   tx.afterCommit(() => {
     engine.wake.nudge("cards");
@@ -101,6 +99,12 @@ export async function closeWaits(tx: Transaction, operationId: string): Promise<
   await tx.sql(`UPDATE waits SET resolved_at = clock() WHERE operation_id = $1 AND resolved_at IS NULL`, [
     operationId,
   ]);
+}
+
+function closingLines(end: End, problem: Problem | null, effects: EndEffects): LogEntry[] {
+  const line = closingLine(end, problem, effects);
+  if (end === "succeeded" || problem?.staffDetail === undefined) return [line];
+  return [line, { level: "info", audience: "staff", text: problem.staffDetail }];
 }
 
 function closingLine(end: End, problem: Problem | null, effects: EndEffects) {

@@ -47,6 +47,8 @@ export interface Run {
   claim: Claim;
   /** Aborted when the lease is lost. */
   signal: AbortSignal;
+  /** Aborted when the process stops: the call in flight is finished, and no other begun. */
+  stopping: AbortSignal;
 }
 
 /** A step's definition by its pinned name, or undefined when this release does not know it. */

@@ -1,32 +1,34 @@
 /** Runs a claimed operation from where it stands until it waits, ends, or the lease is lost. */
 import type { Transaction } from "../../database/client.ts";
 import type { ServerState } from "../cloud.ts";
-import { problemOf } from "../errors.ts";
 import { setServerState } from "../servers/observe.ts";
-import { issueStep, resumeStep } from "./attempt.ts";
+import { callStep, resumeStep } from "./attempt.ts";
+import { type Call, goOn, isCancelling, locate, openStep } from "./boundary.ts";
 import { cancelAtBoundary } from "./cancel.ts";
 import { type Claim, fenced, keepLease, LeaseLost } from "./claim.ts";
 import { duringOf, endOperation, needAttention, operationData } from "./end.ts";
-import { type Engine, type Progress, type Run, stepDefinition } from "./engine.ts";
+import type { Engine, Progress, Run } from "./engine.ts";
 import { recordEvent } from "./events.ts";
 import { type OperationRow, readSteps, type StepRow } from "./rows.ts";
-import type { StepDefinition } from "./step.ts";
-import { verifyStep } from "./verify.ts";
+import { parkWhileOpen, verifyStep } from "./verify.ts";
 
 /** Never throws for what a cloud or a step does; a lost lease or a stop ends it silently. */
 export async function runOperation(engine: Engine, claim: Claim, stopping: AbortSignal): Promise<void> {
   const lost = new AbortController();
   const stopHeartbeat = keepLease(engine.database, claim, lost);
   // Stopping does not cut a call in flight: its answer is worth the wait. main.ts bounds how long.
-  const run: Run = { engine, claim, signal: lost.signal };
+  const run: Run = { engine, claim, signal: lost.signal, stopping };
   try {
-    let progress: Progress = "next";
-    while (progress === "next") {
-      if (stopping.aborted) {
+    let progress: Progress | Call = "next";
+    while (progress !== "parked" && progress !== "ended") {
+      if (progress !== "next") {
+        progress = await callStep(run, progress);
+      } else if (stopping.aborted) {
         await release(run);
         return;
+      } else {
+        progress = await advance(run);
       }
-      progress = await advance(run);
     }
   } catch (error) {
     if (error instanceof LeaseLost) {
@@ -40,70 +42,46 @@ export async function runOperation(engine: Engine, claim: Claim, stopping: Abort
   }
 }
 
-async function advance(run: Run): Promise<Progress> {
-  const { engine } = run;
-  const found = await fenced(engine.database, run.claim, async (tx, row) => {
+async function advance(run: Run): Promise<Progress | Call> {
+  const { engine, claim } = run;
+  const found = await fenced(engine.database, claim, async (tx, row) => {
     if (row.startedAt === null) await start(engine, tx, row);
     const steps = await readSteps(tx, row.id);
-    if (!isCancelling(row) && openStep(steps) === undefined) {
-      await endOperation(engine, tx, row, { end: row.endState ?? "succeeded" });
-      return null;
-    }
+    const next = await goOn(run, tx, { row, steps });
+    if (next !== "next") return next;
+    const step = openStep(steps);
+    if (!isCancelling(row) && step !== undefined && (await parkWhileOpen(tx, row, step))) return "parked";
     return { operation: row, steps };
   });
-  if (found === null) return "ended";
+  if (typeof found === "string" || "at" in found) return found;
   const { operation, steps } = found;
+  const step = openStep(steps);
   if (isCancelling(operation)) {
     const progress = await cancelAtBoundary(run, operation, steps);
     if (progress !== null) return progress;
+    if (step === undefined) return endAfterAll(run);
+    if (await fenced(engine.database, claim, (tx, row) => parkWhileOpen(tx, row, step))) return "parked";
   }
-  const step = openStep(steps);
-  if (step !== undefined) return advanceStep(run, operation, step);
-  // A cancel that came too late to change anything.
-  await fenced(engine.database, run.claim, (tx, row) =>
+  return step === undefined || step.state === "planned" ? "next" : followStep(run, operation, step);
+}
+
+/** A cancel that came too late to change anything. */
+async function endAfterAll({ engine, claim }: Run): Promise<Progress> {
+  await fenced(engine.database, claim, (tx, row) =>
     endOperation(engine, tx, row, { end: row.endState ?? "succeeded" }),
   );
   return "ended";
 }
 
-function isCancelling({ cancelRequestedAt, endState }: OperationRow): boolean {
-  return cancelRequestedAt !== null && endState === null;
-}
-
-function openStep(steps: readonly StepRow[]): StepRow | undefined {
-  return steps.find(({ state }) => state === "planned" || state === "intent" || state === "waiting");
-}
-
-async function advanceStep(run: Run, operation: OperationRow, step: StepRow): Promise<Progress> {
-  const { engine } = run;
-  let definition: StepDefinition | undefined;
-  try {
-    definition = stepDefinition(engine, operation, step.name);
-  } catch (error) {
-    // The cloud is no longer configured. What was asked of it is unknown to us from now on.
-    await fenced(engine.database, run.claim, (tx, row) => needAttention(engine, tx, row, problemOf(error)));
+/** A step that is under way already. */
+async function followStep(run: Run, operation: OperationRow, step: StepRow): Promise<Progress | Call> {
+  const { engine, claim } = run;
+  const at = locate(engine, operation, step);
+  if ("problem" in at) {
+    await fenced(engine.database, claim, (tx, row) => needAttention(engine, tx, row, at.problem));
     return "ended";
   }
-  if (definition === undefined) {
-    const message = `This release does not know the step "${step.name}" that the operation was entered with.`;
-    await fenced(engine.database, run.claim, (tx, row) =>
-      needAttention(engine, tx, row, { code: "internal", message }),
-    );
-    return "ended";
-  }
-  const at = { operation, step, definition };
-  switch (step.state) {
-    case "planned":
-      return issueStep(run, at);
-    case "intent":
-      return resumeStep(run, at);
-    case "waiting":
-      return verifyStep(run, at);
-    case "done":
-    case "failed":
-    case "skipped":
-      throw new Error(`step ${step.seq} of ${operation.publicId} is ${step.state} and was chosen to run`);
-  }
+  return step.state === "intent" ? resumeStep(run, at) : verifyStep(run, at);
 }
 
 async function start(engine: Engine, tx: Transaction, row: OperationRow) {

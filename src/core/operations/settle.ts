@@ -3,13 +3,14 @@ import type { Transaction } from "../../database/client.ts";
 import { newId } from "../../database/id.ts";
 import type { RemoteServer } from "../cloud.ts";
 import type { Problem } from "../errors.ts";
+import { type Call, goOn } from "./boundary.ts";
 import { pointOfNoReturn } from "./cancel.ts";
 import { fenced, park } from "./claim.ts";
 import { beginCompensation, undoOf } from "./compensate.ts";
 import type { At } from "./context.ts";
 import { applyOutcome, closeWaits, needAttention } from "./end.ts";
 import type { Engine, Progress, Run } from "./engine.ts";
-import { appendLog, type OperationRow, readSteps } from "./rows.ts";
+import { appendLog, type LogEntry, type OperationRow, readSteps } from "./rows.ts";
 import type { Issued, StepOutcome } from "./step.ts";
 
 /** The honest "unknown". */
@@ -71,23 +72,26 @@ export async function openWait(
   await park(tx, row.id, row.cancelRequestedAt === null ? { at: deadlineAt } : { afterMs: 0 });
 }
 
-export async function finishStep(run: Run, at: At, outcome: StepOutcome): Promise<Progress> {
-  await fenced(run.engine.database, run.claim, async (tx, row) => {
+/** Done, told and followed by what comes next, in one transaction. */
+export async function finishStep(run: Run, at: At, outcome: StepOutcome): Promise<Progress | Call> {
+  const text = outcome.note === undefined ? `${at.step.label}: done.` : `${at.step.label}: ${outcome.note}`;
+  const lines: LogEntry[] = [{ level: "info", text }];
+  if (outcome.staffNote !== undefined) {
+    lines.push({ level: "warning", audience: "staff", text: outcome.staffNote });
+  }
+  return fenced(run.engine.database, run.claim, async (tx, row) => {
     await tx.sql(
       `UPDATE operation_steps SET state = 'done', output = $3::jsonb, problem = NULL, finished_at = clock()
        WHERE operation_id = $1 AND seq = $2`,
       [row.id, at.step.seq, outcome.output ?? {}],
     );
-    await closeWaits(tx, row.id);
+    // One that is done at once has never waited.
+    if (at.step.state === "waiting") await closeWaits(tx, row.id);
+    await appendLog(tx, row.id, lines);
     await applyOutcome(tx, row, outcome);
-    const text = outcome.note === undefined ? `${at.step.label}: done.` : `${at.step.label}: ${outcome.note}`;
-    await appendLog(tx, row.id, [{ level: "info", text }]);
-    if (outcome.staffNote !== undefined) {
-      await appendLog(tx, row.id, [{ level: "warning", audience: "staff", text: outcome.staffNote }]);
-    }
     tx.afterCommit(() => run.engine.wake.nudge("cards"));
+    return goOn(run, tx, { row, steps: await readSteps(tx, row.id) });
   });
-  return "next";
 }
 
 export async function failStep(run: Run, at: At, problem: Problem, server?: RemoteServer): Promise<Progress> {

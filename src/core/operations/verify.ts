@@ -1,15 +1,17 @@
+import type { Transaction } from "../../database/client.ts";
 import { problemOf } from "../errors.ts";
 import { issueAgain, issueMore } from "./attempt.ts";
+import type { Call } from "./boundary.ts";
 import { fenced, park } from "./claim.ts";
 import { type At, askAgainMs, contextOf, isInDoubt, isWorthAnotherTry } from "./context.ts";
 import type { Progress, Run } from "./engine.ts";
+import type { OperationRow, StepRow } from "./rows.ts";
 import { failStep, finishStep, giveUp, isPast, nudgeWaiting, openWait } from "./settle.ts";
 import type { Verdict } from "./step.ts";
 
 /** The watcher says it is settled, or the deadline has passed: now the cloud itself is asked. */
-export async function verifyStep(run: Run, at: At): Promise<Progress> {
+export async function verifyStep(run: Run, at: At): Promise<Progress | Call> {
   const { engine } = run;
-  if (await isStillOpen(run, at)) return "parked";
   engine.reached("verifying", at.operation.id);
   if (at.operation.endState !== null) engine.reached("compensating", at.operation.id);
   let verdict: Verdict;
@@ -42,16 +44,15 @@ export async function verifyStep(run: Run, at: At): Promise<Progress> {
   return "parked";
 }
 
-/** True, and parked again, when nothing is known yet and the deadline has not passed. */
-async function isStillOpen(run: Run, at: At): Promise<boolean> {
-  return fenced(run.engine.database, run.claim, async (tx, row) => {
-    const open = await tx.sql<{ deadlineAt: Date }>(
-      `SELECT deadline_at AS "deadlineAt" FROM waits
-       WHERE operation_id = $1 AND step_seq = $2 AND resolved_at IS NULL AND deadline_at > clock()`,
-      [row.id, at.step.seq],
-    );
-    if (open[0] === undefined) return false;
-    await park(tx, row.id, { at: open[0].deadlineAt });
-    return true;
-  });
+/** True, and parked again, when a wait's end is not known yet and its deadline has not passed. */
+export async function parkWhileOpen(tx: Transaction, row: OperationRow, step: StepRow): Promise<boolean> {
+  if (step.state !== "waiting") return false;
+  const open = await tx.sql<{ deadlineAt: Date }>(
+    `SELECT deadline_at AS "deadlineAt" FROM waits
+     WHERE operation_id = $1 AND step_seq = $2 AND resolved_at IS NULL AND deadline_at > clock()`,
+    [row.id, step.seq],
+  );
+  if (open[0] === undefined) return false;
+  await park(tx, row.id, { at: open[0].deadlineAt });
+  return true;
 }
