@@ -150,30 +150,30 @@ describe("a stranger in our range", () => {
 });
 
 describe("a cloud that cannot be read after an answer was lost", () => {
-  it.each(["done", "not done"])(
-    "is waited for past the patience, and then the truth is known (%s)",
-    async (what) => {
-      const at = await open({ patienceMs: 30_000 });
-      await run(at, "server.build", BUILD);
-      await run(at, "server.power", { server: "web-1", action: "kill" });
-      const kind = title.includes("was done") ? "status_after" : "status";
-      at.simulator.addFault({ method: "POST", path: "/status/start$", kind, status: 596 });
-      const unread = time.now() + 5 * 60_000;
-      const answer = await at.ask(at.rita, "server.power", { server: "web-1", action: "start" });
-      if (answer.kind !== "operation") throw new Error(JSON.stringify(answer));
-      const worker = createWorker({ ...at.engine, worker: "w" }, { concurrency: 4, now: time.now });
-      for (let round = 0; !(await inDoubt(answer.operationId)) && round < 50; round += 1) await worker.tick();
-      at.simulator.addFault({ method: "GET", path: "/config", kind: "status", status: 596, times: 0 });
-      while (time.now() < unread) {
-        await time.later(31_000);
-        await worker.tick();
-      }
-      expect(await at.operation(answer.operationId)).toMatchObject({ state: "waiting", problem: null });
-      at.simulator.clearFaults();
-      expect(await finish(at, time, { ...answer, worker: "w" })).toMatchObject({ state: "succeeded" });
-      expect(at.made()).toMatchObject([{ status: "running", guest: { boots: 2 } }]);
-    },
-  );
+  it.each([
+    "is waited for past the patience, and then what was done is known",
+    "is waited for past the patience, and then what was not done is asked for again",
+  ])("%s", async (title) => {
+    const at = await open({ patienceMs: 30_000 });
+    await run(at, "server.build", BUILD);
+    await run(at, "server.power", { server: "web-1", action: "kill" });
+    const kind = title.includes("was done") ? "status_after" : "status";
+    at.simulator.addFault({ method: "POST", path: "/status/start$", kind, status: 596 });
+    const unread = time.now() + 5 * 60_000;
+    const answer = await at.ask(at.rita, "server.power", { server: "web-1", action: "start" });
+    if (answer.kind !== "operation") throw new Error(JSON.stringify(answer));
+    const worker = createWorker({ ...at.engine, worker: "w" }, { concurrency: 4, now: time.now });
+    for (let round = 0; !(await inDoubt(answer.operationId)) && round < 50; round += 1) await worker.tick();
+    at.simulator.addFault({ method: "GET", path: "/config", kind: "status", status: 596, times: 0 });
+    while (time.now() < unread) {
+      await time.later(31_000);
+      await worker.tick();
+    }
+    expect(await at.operation(answer.operationId)).toMatchObject({ state: "waiting", problem: null });
+    at.simulator.clearFaults();
+    expect(await finish(at, time, { ...answer, worker: "w" })).toMatchObject({ state: "succeeded" });
+    expect(at.made()).toMatchObject([{ status: "running", guest: { boots: 2 } }]);
+  });
 
   it("and stays unreadable until the step's deadline: a person is asked, nothing is claimed", async () => {
     const at = await open({ patienceMs: 30_000 });

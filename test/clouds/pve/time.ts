@@ -38,7 +38,8 @@ export async function finish(
     operationId,
     worker: name = "finisher",
     longestMoveMs = LONGEST_MOVE_MS,
-  }: { operationId: string; worker?: string; longestMoveMs?: number },
+    leastMoveMs = 1,
+  }: { operationId: string; worker?: string; longestMoveMs?: number; leastMoveMs?: number },
 ): Promise<OperationRow> {
   const engine = { ...world.engine, worker: name, reached: () => undefined };
   const worker = createWorker(engine, { concurrency: 4, now: time.now });
@@ -52,7 +53,7 @@ export async function finish(
       continue;
     }
     const { dueInMs, isWatched } = await outlook(world.database, operationId);
-    if (!isWatched) await time.later(Math.max(1, dueInMs));
+    if (!isWatched) await time.later(Math.max(leastMoveMs, dueInMs));
     vain += 1;
     if (isWatched && vain % VAIN_LOOKS === 0)
       await time.later(Math.min(longestMoveMs, (vain / VAIN_LOOKS) ** 2 * 1_000));

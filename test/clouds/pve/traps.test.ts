@@ -44,7 +44,7 @@ function at(): NonNullable<typeof opened> {
 }
 
 function options(operationId: string = randomUUID()): RunOptions {
-  const { database, rows } = at();
+  const { rows } = at();
   return { operationId, database, rows, secret: "Secret-of-the-test-1", everyMs: 5, limitMs: 10_000 };
 }
 

@@ -2,7 +2,7 @@
 import { isServiceError, type ServiceError } from "../../../core/errors.ts";
 import type { Issued, Probe, StepContext, Verdict } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { type FoundVm, listTasks, taskEnd, taskWarnings } from "../cluster.ts";
+import { type FoundVm, isGoodExit, isRunning, listTasks, taskEnd, taskWarnings } from "../cluster.ts";
 import { taskCondition } from "../condition.ts";
 import { taskError } from "../errors.ts";
 import type { Task } from "../schema.ts";
@@ -83,7 +83,10 @@ export function staffNoteOf(warnings: string | undefined): { staffNote?: string 
 /** Tasks are written with whole seconds, and so is the Date header by which the clocks are compared. */
 const CLOCK_TOLERANCE_S = 3;
 
-/** The first task of such a type that began on this VM since the call was to be made. */
+/**
+ * The first task of such a type that began on this VM since the call was to be made, and that no other call of ours has begun.
+ * One that PVE has refused counts only when there is none besides: it may be of the call before the lost one.
+ */
 export async function firstTaskSince(
   client: PveClient,
   context: StepContext,
@@ -91,10 +94,26 @@ export async function firstTaskSince(
 ): Promise<Task | null> {
   const since = Math.floor((context.issuedAt.getTime() + client.clockOffsetMs()) / 1000) - CLOCK_TOLERANCE_S;
   const tasks = await listTasks(client, vm.node, { since, vmid: vm.vmid, signal: context.signal });
-  const [first] = tasks
+  const begun = tasks
     .filter((task) => types.includes(task.type))
     .toSorted((a, b) => a.starttime - b.starttime);
-  return first ?? null;
+  const known = await knownTasks(context, vm);
+  const own = begun.filter(({ upid }) => !known.has(upid));
+  return own.find((task) => isRunning(task) || isGoodExit(task.status ?? "")) ?? own[0] ?? null;
+}
+
+/** Those that PVE has told us of when other steps called. */
+async function knownTasks(
+  { database, operation }: StepContext,
+  { vmid }: FoundVm,
+): Promise<ReadonlySet<string>> {
+  const rows = await database.sql<{ upid: string }>(
+    `SELECT s.reference->>'upid' AS upid FROM operation_steps s JOIN operations o ON o.id = s.operation_id
+     JOIN servers v ON v.id = o.server_id WHERE v.external_id = $1 AND s.reference ? 'upid'
+       AND NOT (o.id = $2 AND s.finished_at IS NULL)`,
+    [String(vmid), operation.id],
+  );
+  return new Set(rows.map(({ upid }) => upid));
 }
 
 /** What is known after a lost answer to a call that begins such a task. */
