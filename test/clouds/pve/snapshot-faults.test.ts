@@ -1,11 +1,11 @@
 /** Snapshots when answers are lost, workers die, and PVE's own work is broken off: nothing twice, and nothing claimed. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { createWorker } from "../../../src/core/operations/worker.ts";
 import { runSync } from "../../../src/core/sync/run.ts";
 import type { Database } from "../../../src/database/client.ts";
 import type { Fault } from "../../../src/sandbox/pve/index.ts";
 import { testDatabase } from "../../support/database.ts";
 import { silent } from "../../support/world.ts";
+import { surviveDeaths } from "./deaths.ts";
 import { createScene, OLD, type Scene } from "./rebuild-scene.ts";
 
 let database: Database;
@@ -87,41 +87,9 @@ describe("an answer that is lost on the way, at each write of a snapshot's life"
 });
 
 describe("a worker that dies at each moment", { timeout: 120_000 }, () => {
-  async function deaths(
-    at: Scene,
-    { begin, after }: { begin: (nth: number) => Promise<string>; after: (nth: number) => void },
-  ): Promise<number> {
-    for (let nth = 1; nth < 60; nth += 1) {
-      await at.time.later(20_000);
-      const operationId = await begin(nth);
-      const life = { left: nth };
-      const reached = () => {
-        life.left -= 1;
-        if (life.left === 0) throw new Error("dies here");
-      };
-      const engine = { ...at.engine, worker: `w${nth}`, reached };
-      const first = createWorker(engine, { concurrency: 4, now: at.time.now });
-      let state = "";
-      for (let round = 0; life.left > 0 && state !== "succeeded" && round < 2_000; round += 1) {
-        await first.tick();
-        if (life.left > 0) await first.watcher.tick();
-        ({ state } = await at.operation(operationId));
-        if (state === "failed" || state === "needs_attention") break;
-        await new Promise((done) => setImmediate(done));
-        if (round % 50 === 49) await at.time.later(5_000);
-      }
-      if (state !== "succeeded") await at.time.later(16_000);
-      const end = await at.finish(operationId, "second");
-      expect(end, `death ${nth}: ${JSON.stringify(end.problem)}`).toMatchObject({ state: "succeeded" });
-      after(nth);
-      if (life.left > 0) return nth;
-    }
-    throw new Error("it never lived through");
-  }
-
   it("of a snapshot: each order has one, and one alone", async () => {
     const at = await open();
-    const lived = await deaths(at, {
+    const lived = await surviveDeaths(at, {
       begin: (nth) => at.begin("snapshot.create", { name: `s-${nth}` }),
       after: (nth) => expect(at.vm(OLD)?.snapshots).toHaveLength(nth),
     });
@@ -132,7 +100,7 @@ describe("a worker that dies at each moment", { timeout: 120_000 }, () => {
   it("of a way back: it is gone back to once for each order, and runs afterwards", async () => {
     const at = await open();
     await at.order("snapshot.create", { name: "s1" });
-    const lived = await deaths(at, {
+    const lived = await surviveDeaths(at, {
       begin: () => at.begin("snapshot.rollback", { snapshot: "s1" }),
       after(nth) {
         expect(tasksOf(at, "qmrollback")).toHaveLength(nth);
@@ -145,7 +113,7 @@ describe("a worker that dies at each moment", { timeout: 120_000 }, () => {
   it("of a deletion: it is gone, and only it", async () => {
     const at = await open();
     await at.order("snapshot.create", { name: "stays" });
-    const lived = await deaths(at, {
+    const lived = await surviveDeaths(at, {
       async begin(nth) {
         await at.order("snapshot.create", { name: `s-${nth}` });
         return at.begin("snapshot.delete", { snapshot: `s-${nth}` });
