@@ -25,6 +25,23 @@ const view: View = {
 };
 
 describe("renderView", () => {
+  it("puts the banner under the title and above everything else, whatever the width", () => {
+    const banner = [
+      "Maintenance of pve1, node n1 since 2026-11-21 18:00 UTC: new disks",
+      "Maintenance of pve2: soon",
+    ];
+    const text = renderView({ ...view, banner }, { width: 44, color: false });
+    expect(text.split("\n").slice(0, 7)).toEqual([
+      "✓ Servers",
+      "  ! Maintenance of pve1, node n1 since",
+      "  ! 2026-11-21 18:00 UTC: new disks",
+      "  ! Maintenance of pve2: soon",
+      "",
+      "  Two of them.",
+      "",
+    ]);
+  });
+
   it("aligns fields and tables and wraps at the terminal's width", () => {
     const text = renderView(view, { width: 40, color: false, numberOf: () => 7 });
     expect(text.split("\n")).toEqual([

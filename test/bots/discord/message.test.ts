@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Confirm, type DiscordMessage, renderView } from "../../../src/bots/discord/message.ts";
+import { operationMessage } from "../../../src/bots/discord/reply.ts";
 import { escape, escapeTo } from "../../../src/bots/discord/text.ts";
 import { plain } from "../../../src/bots/text.ts";
 import type { View } from "../../../src/core/view.ts";
@@ -25,6 +26,7 @@ const views: fc.Arbitrary<View> = fc.record(
   {
     title: text,
     tone: fc.constantFrom("neutral", "progress", "success", "warning", "error"),
+    banner: fc.array(text, { maxLength: 8 }),
     text,
     fields: fc.array(fc.record({ label: text, value: text }), { maxLength: 40 }),
     steps: fc.array(fc.record({ label: text, state: fc.constantFrom("planned", "done"), detail: text }), {
@@ -41,6 +43,44 @@ const views: fc.Arbitrary<View> = fc.record(
 );
 
 describe("views", () => {
+  it("have their banner first, and no more of it than leaves room for the answer", () => {
+    const banner = Array.from({ length: 6 }, (_, index) => `Maintenance of pve${index}: *soon* over`);
+    const { embeds } = renderView({ title: "web-1", tone: "neutral", text: "It runs.", banner });
+    expect(embeds[0]?.description?.split("\n")).toEqual([
+      ...[0, 1, 2, 3].map((index) => `🚧 Maintenance of pve${index}: \\*soon\\* over`),
+      "🚧 … and 2 more.",
+      "",
+      "It runs.",
+    ]);
+  });
+
+  it("say the banner with the one line that answers a command, within what a message may hold", () => {
+    const answer = {
+      kind: "operation",
+      operationId: "1",
+      publicId: "op-1",
+      existing: false,
+      view: {
+        title: "Resize web-1",
+        tone: "progress",
+        text: "It is on its way.",
+        banner: ["Maintenance: back soon"],
+      },
+    } as const;
+    const where = { isDirect: false, link: null };
+    const short = operationMessage(answer, where);
+    expect(short.content.split("\n").slice(0, 2)).toEqual(["🚧 Maintenance: back soon", "**Resize web-1**"]);
+    const long = "*".repeat(3_000);
+    const full = operationMessage(
+      { ...answer, view: { ...answer.view, title: long, text: long, banner: [long, long] } },
+      {
+        isDirect: false,
+        link: `https://discord.com/channels/${"1".repeat(20)}/${"2".repeat(20)}/${"3".repeat(20)}`,
+      },
+    );
+    expect(full.content.length).toBeLessThanOrEqual(2_000);
+  });
+
   it("stay within Discord's limits, whatever they hold", () => {
     fc.assert(
       fc.property(views, (view) => {

@@ -29,6 +29,7 @@ const view: fc.Arbitrary<View> = fc.record(
   {
     title: hostile,
     tone: fc.constantFrom("neutral", "progress", "success", "warning", "error"),
+    banner: fc.array(hostile, { maxLength: 8 }),
     text: hostile,
     fields: fc.array(fc.record({ label: hostile, value: hostile }), { maxLength: 60 }),
     steps: fc.array(
@@ -96,6 +97,26 @@ function breaches(blocks: readonly Block[]): string[] {
 const plainOnly = new Set(["header", "table", "actions"]);
 
 describe("a view as a message", () => {
+  it("has its banner above everything else, in the blocks and in the fallback, in a message and in a modal", () => {
+    const banner = ["Maintenance of pve1, node <n1>: back at 18:00", "Maintenance of pve2: moving & cabling"];
+    for (const surface of ["message", "modal"] as const) {
+      const { text, blocks } = renderView(
+        { title: "web-1", tone: "neutral", text: "It runs.", banner },
+        surface,
+      );
+      expect(blocks[0]).toEqual({
+        type: "section",
+        text: {
+          type: "mrkdwn",
+          text: "🚧 Maintenance of pve1, node &lt;n1&gt;: back at 18:00\n🚧 Maintenance of pve2: moving &amp; cabling",
+          verbatim: true,
+        },
+      });
+      expect(blocks[1]).toMatchObject({ type: "header", text: { text: "web-1" } });
+      expect(text.split("\n")[0]).toBe("🚧 Maintenance of pve1, node &lt;n1&gt;: back at 18:00");
+    }
+  });
+
   it("keeps every limit and pings nobody, whatever names and clouds say", () => {
     fc.assert(
       fc.property(view, fc.constantFrom("message" as const, "modal" as const), (each, surface) => {

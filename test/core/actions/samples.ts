@@ -61,6 +61,15 @@ export const samples: readonly Sample[] = [
   { action: "ops.abandon", options: async (stage) => ({ operation: (await lastOf(stage)).publicId }) },
   { action: "sync.run", options: { type: "servers" } },
   { action: "sync.status", options: {} },
+  { action: "cloud.list", options: {} },
+  {
+    action: "cloud.maintenance",
+    async options({ world }) {
+      // A customer who may not end it would be kept from all that comes after.
+      await world.ask(world.rita, "cloud.maintenance", { cloud: world.cloud.name, state: "on" });
+      return { cloud: world.cloud.name, state: "off" };
+    },
+  },
   { action: "link", options: { code: "ABCD-EFGH-JKMN-PQRS" }, refused: "conflict" },
   { action: "account.show", options: (stage) => forAda(stage, {}) },
   { action: "account.code", options: { customer: "ada" } },
