@@ -2,8 +2,10 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Redis } from "ioredis";
+import { checkDiscord } from "../bots/discord/check.ts";
 import { discordCommands } from "../bots/discord/commands.ts";
 import { lintDiscordCommands } from "../bots/discord/commands-lint.ts";
+import { checkSlack } from "../bots/slack/check.ts";
 import { ConfigurationError } from "../config/problems.ts";
 import type { Settings } from "../config/settings.ts";
 import { createRegistry } from "../core/actions/index.ts";
@@ -11,7 +13,6 @@ import { problemOf, ServiceError } from "../core/errors.ts";
 import { checkKeyIds, loadMasterKey } from "../core/secrets/master-key.ts";
 import { type Database, openDatabase } from "../database/client.ts";
 import { readMigrations } from "../database/migrate.ts";
-import { checkChat } from "./check-chat.ts";
 import { checkClouds } from "./check-clouds.ts";
 import { checkWebhooks } from "./check-webhooks.ts";
 import { logOf, settingsOf } from "./settings.ts";
@@ -29,7 +30,7 @@ export async function examine(terminal: Terminal): Promise<number> {
   if (settings !== null) {
     await checkDatabase(terminal, settings, report);
     await checkRedis(settings, report);
-    await checkChat(settings, report, logOf(terminal));
+    await checkChat(terminal, settings, report);
     await checkWebhooks(settings, report);
     await checkClouds(terminal, settings, report);
   }
@@ -169,6 +170,16 @@ async function checkRedis({ redisUrl }: Settings, report: Report): Promise<void>
     report.result(false, "redis", `${reasonOf(reason ?? error)}\nCheck REDIS_URL, and that the server runs.`);
   } finally {
     redis.disconnect();
+  }
+}
+
+async function checkChat(terminal: Terminal, { slack, discord }: Settings, report: Report): Promise<void> {
+  const unused = (service: string) => [{ service, ok: null, detail: "not configured" }];
+  for (const { service, ok, detail } of [
+    ...(slack === undefined ? unused("slack") : await checkSlack({ ...slack, log: logOf(terminal) })),
+    ...(discord === undefined ? unused("discord") : await checkDiscord(discord)),
+  ]) {
+    report.result(ok, service, detail);
   }
 }
 
