@@ -27,6 +27,29 @@ export interface PveAddress {
 export type CloudAddress = OpenStackAddress | PveAddress;
 export type CloudKind = CloudAddress["kind"];
 
+/** A call of PVE's own API, past our client; its task goes on by itself. */
+export async function askPve(
+  cloud: PveAddress,
+  { method, path, form }: { method: "POST"; path: string; form: Record<string, string> },
+): Promise<void> {
+  const agent = new Agent({ connect: { ca: cloud.ca } });
+  try {
+    const response = await request(`${cloud.url}/api2/json${path}`, {
+      dispatcher: agent,
+      method,
+      headers: {
+        authorization: `PVEAPIToken=${cloud.tokenId}=${cloud.tokenSecret}`,
+        "content-type": "application/x-www-form-urlencoded",
+      },
+      body: new URLSearchParams(form).toString(),
+    });
+    const text = await response.body.text();
+    if (response.statusCode !== 200) throw new Error(`${method} ${path}: ${response.statusCode} ${text}`);
+  } finally {
+    await agent.close();
+  }
+}
+
 /** Of the PVE cluster; strangers' VMs stand in it, too. */
 export const vmidRange = [100_000, 199_999] as const;
 

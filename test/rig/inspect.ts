@@ -6,7 +6,7 @@ import type { Order } from "./stage.ts";
 const resting = "('succeeded', 'failed', 'cancelled', 'expired', 'needs_attention')";
 
 /** A server of a cloud that carries the marker of one of our operations. */
-interface MarkedServer {
+export interface MarkedServer {
   id: string;
   operationId: string;
   marker: string;
@@ -17,6 +17,8 @@ interface MarkedServer {
 interface OrderRow {
   id: string;
   state: string;
+  serverId: string;
+  serverState: string;
   cloud: string;
   externalId: string | null;
   problem: { code: string; message: string; staffDetail?: string } | null;
@@ -52,11 +54,24 @@ export interface Findings {
   twins: string[];
 }
 
-export async function countResting(database: Database): Promise<number> {
+async function countOpen(database: Database): Promise<number> {
   const rows = await database.sql<{ count: number }>(
-    `SELECT count(*)::int AS count FROM operations WHERE state IN ${resting}`,
+    `SELECT count(*)::int AS count FROM operations WHERE state NOT IN ${resting}`,
   );
   return rows[0]?.count ?? 0;
+}
+
+/** The servers in the clouds by the id of our row: an order's own, or the one that a rebuild has put in its place. */
+export async function serversByRow(
+  database: Database,
+  clouds: readonly CloudAddress[],
+): Promise<Map<string, MarkedServer[]>> {
+  const operations = await database.sql<{ id: string; serverId: string }>(
+    `SELECT id, server_id AS "serverId" FROM operations WHERE server_id IS NOT NULL`,
+  );
+  const rowOf = new Map(operations.map(({ id, serverId }) => [id, serverId]));
+  const live = (await Promise.all(clouds.map(markedServers))).flat();
+  return Map.groupBy(live, ({ operationId }) => rowOf.get(operationId) ?? "unknown");
 }
 
 export async function inspect(
@@ -65,15 +80,17 @@ export async function inspect(
   orders: readonly Order[],
 ): Promise<Findings> {
   const rows = await database.sql<OrderRow>(
-    `SELECT o.id, o.state, c.name AS cloud, s.external_id AS "externalId", o.problem
-     FROM operations o JOIN servers s ON s.id = o.server_id JOIN clouds c ON c.id = o.cloud_id`,
+    `SELECT o.id, o.state, c.name AS cloud, s.external_id AS "externalId", s.id AS "serverId",
+       s.state AS "serverState", o.problem
+     FROM operations o JOIN servers s ON s.id = o.server_id JOIN clouds c ON c.id = o.cloud_id
+     WHERE o.action = 'server.provision'`,
   );
-  const live = (await Promise.all(clouds.map(markedServers))).flat();
-  const byOperation = Map.groupBy(live, ({ operationId }) => operationId);
+  const byRow = await serversByRow(database, clouds);
+  const live = [...byRow.values()].flat();
   const meantToFail = new Set(orders.filter((order) => order.meantToFail).map((order) => order.operationId));
   const judged = rows.map((row) => ({
     ...row,
-    servers: (byOperation.get(row.id) ?? []).map((server) => server.id),
+    servers: (byRow.get(row.serverId) ?? []).map((server) => server.id),
     meantToFail: meantToFail.has(row.id),
   }));
   const known = new Set(rows.map((row) => row.externalId));
@@ -86,9 +103,9 @@ export async function inspect(
     withoutPerson: good.length / judged.filter((row) => !row.meantToFail && !isRobbed(row)).length,
     failedAsMeant: ended.filter((row) => row.meantToFail).length,
     needAttention: judged.filter((row) => row.state === "needs_attention").length,
-    stuck: judged.length - (await countResting(database)),
+    stuck: await countOpen(database),
     duplicates: judged.filter((row) => row.servers.length > 1).length,
-    wrongServer: good.filter((row) => row.servers.length !== 1 || row.servers[0] !== row.externalId).length,
+    wrongServer: good.filter((row) => !isItsOwn(row)).length,
     leftBehind: ended.filter((row) => row.servers.length > 0).length,
     unreferenced: live.filter((server) => !known.has(server.id)).length,
     robbed: ended.filter(isRobbed).length,
@@ -96,7 +113,7 @@ export async function inspect(
     faults: Object.fromEntries(
       await Promise.all(clouds.map(async (cloud) => [cloud.name, await faultsOf(cloud)] as const)),
     ),
-    twins: await twinsOf(database, byOperation),
+    twins: await twinsOf(database, byRow),
     problems: judged
       .filter((row) => row.problem !== null && (row.state === "needs_attention" || !row.meantToFail))
       .map(
@@ -137,6 +154,15 @@ export interface SimulatedVm {
   stranger: boolean;
   template: boolean;
   description: string;
+  config: Record<string, string>;
+  pending: Record<string, string>;
+  snapshots: string[];
+  disks: Record<string, { sizeBytes: number }>;
+}
+
+/** Its card with the MAC address, and its address as cloud-init gives it. */
+export function networkOf({ config }: SimulatedVm): string {
+  return `${config["net0"] ?? "none"} ${config["ipconfig0"] ?? "none"}`;
 }
 
 export async function vmsOf(cloud: CloudAddress): Promise<SimulatedVm[]> {
@@ -159,13 +185,20 @@ export async function strangersOf(clouds: readonly CloudAddress[]): Promise<Map<
   return new Map(others.map((vm) => [`${vm.vmid} ${vm.name}`, JSON.stringify(vm)]));
 }
 
-async function twinsOf(database: Database, byOperation: Map<string, MarkedServer[]>): Promise<string[]> {
+/** One, the one that our row names; none when the row says that it was deleted. */
+function isItsOwn({ servers, serverState, externalId }: OrderRow & { servers: string[] }): boolean {
+  if (serverState === "deleted") return servers.length === 0;
+  return servers.length === 1 && servers[0] === externalId;
+}
+
+async function twinsOf(database: Database, byRow: Map<string, MarkedServer[]>): Promise<string[]> {
   const told: string[] = [];
-  for (const [id, servers] of byOperation) {
+  for (const [id, servers] of byRow) {
     if (servers.length < 2) continue;
     const made = servers.map(({ createdAt, marker }) => `${createdAt} ${marker}`);
     const lines = await database.sql<{ line: string }>(
-      `SELECT to_char(at AT TIME ZONE 'UTC', 'HH24:MI:SS.MS ') || text AS line FROM operation_log WHERE operation_id = $1 ORDER BY seq`,
+      `SELECT to_char(at AT TIME ZONE 'UTC', 'HH24:MI:SS.MS ') || text AS line FROM operation_log
+       WHERE operation_id IN (SELECT id FROM operations WHERE server_id::text = $1) ORDER BY at`,
       [id],
     );
     told.push(...made, ...lines.map(({ line }) => line));

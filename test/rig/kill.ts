@@ -1,10 +1,10 @@
 /**
  * npm run rig:kill -- --orders 1500 --kills 200 --own-servers
- *   [--clouds both|openstack|pve] [--workers 2] [--seed 1] [--frozen 0.1] [--crash-points [--times 20]] [--without-probe]
+ *   [--clouds both|openstack|pve] [--life 0.5] [--workers 2] [--seed 1] [--frozen 0.1] [--crash-points [--times 20]] [--without-probe]
  *
  * Orders are entered by processes that die after a commit; workers are killed with SIGKILL (or suspended beyond their lease)
  * while they run them, one of them always has a clock that is ten minutes wrong; the clouds lose answers and hold requests;
- * strangers take VMIDs; a dispatcher that is killed, too, tells a receiver of every event. Afterwards the clouds' own lists
+ * strangers take VMIDs; a share of the PVE servers is resized, rebuilt, switched, snapshotted and deleted meanwhile; a dispatcher that is killed, too, tells a receiver of every event. Afterwards the clouds' own lists
  * must show one server for each order, and the receiver must have heard the truth. With --without-probe the engine asks again
  * without looking first, and the rig must show duplicates: a rig that cannot fail proves nothing.
  *
@@ -14,7 +14,7 @@
 import { type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Database, openDatabase } from "../../src/database/client.ts";
+import { openDatabase } from "../../src/database/client.ts";
 import { startReceiver } from "../../src/sandbox/receiver.ts";
 import { generateSecret } from "../../src/webhooks/signature.ts";
 import { createPostgresDatabase } from "../support/postgres.ts";
@@ -22,7 +22,10 @@ import type { CloudAddress } from "./address.ts";
 import { build, longestHoldMs, type RigConfig } from "./build.ts";
 import { createDisturbances, type Disturbances } from "./disturb.ts";
 import { type EnteredOrders, enterOrders } from "./enter.ts";
-import { countResting, inspect, strangersOf } from "./inspect.ts";
+import { inspect, strangersOf } from "./inspect.ts";
+import { type Life, planLives, progressOf } from "./life.ts";
+import type { LifeNews } from "./life-entrance.ts";
+import { emptyNotes, inspectLives, type LifeNotes, note } from "./lived.ts";
 import { readOptions } from "./options.ts";
 import { judge, print } from "./report.ts";
 import { type OwnServers, startOwnServers } from "./servers.ts";
@@ -37,6 +40,8 @@ const speed = 0.1;
 const clockOffMs = 10 * 60_000;
 /** In a random run; each costs the start of a process. */
 const entranceCrashes = wanted.orders < 300 ? 2 : 5;
+/** Of those who ask for the changes. */
+const lifeCrashes = wanted.orders < 300 ? 2 : 5;
 /** The last orders are left to end: each kill holds them up for a lease, and the next one comes before that. */
 const killedShare = wanted.orders < 300 ? 0.7 : 0.95;
 /** When there are no more than these, and crashes or kills are missing, more orders come. */
@@ -99,11 +104,14 @@ async function play(
   const secret = generateSecret();
   const receiver = await startReceiver({ secret });
   const dispatcher = keepDispatcher(config);
+  const notes = emptyNotes();
+  let strangers = new Map<string, string>();
+  const living = keepLiving(config, { notes, random, onNews: (news) => note(notes, news, strangers) });
   try {
     for (const cloud of clouds) await addStrangers(cloud);
     await furnish(own, { clouds, receiver: { url: receiver.url, secret } });
     for (const cloud of clouds) await armFaults(cloud, lostAnswers);
-    const strangers = await strangersOf(clouds);
+    strangers = await strangersOf(clouds);
     const began = performance.now();
     const entered = await enterFirst(config, random);
     const enteredMs = performance.now() - began;
@@ -122,18 +130,26 @@ async function play(
     const disturbances = createDisturbances({ clouds, servers, supervisor, killDispatcher, receiver });
     const wantsMore = () =>
       supervisor.openPoints().length > 0 || supervisor.kills + supervisor.freezes < minimumKills;
-    const until: Until = { began, count: () => entered.orders.length, wantsMore, disturbances, supervisor };
-    while (!(await untilDone(own.database, until)) && performance.now() - began < wanted.limitMs) {
+    let lives = planLives(entered.orders, wanted.life);
+    living.follow(lives);
+    const progress = () => progressOf(own.database, entered.orders, lives);
+    const until: Until = { began, progress, wantsMore, disturbances, supervisor };
+    while (!(await untilDone(until)) && performance.now() - began < wanted.limitMs) {
       const more = planOrders(clouds, { from: entered.orders.length, count: batch, failingEvery });
       entered.orders.push(...(await enterOrders(more, { config, crashes: 0, random })).orders);
+      lives = planLives(entered.orders, wanted.life);
+      living.follow(lives);
     }
     const tookMs = performance.now() - began;
+    await living.stop();
     await supervisor.stop();
     await untilAllTold(own.database, receiver.deliveries, tellWithinMs);
     const outcome = {
       wanted,
       findings: await inspect(own.database, clouds, entered.orders),
       told: await inspectTold(own.database, clouds, receiver.deliveries),
+      lived: await inspectLives(own.database, clouds, { lives, notes }),
+      lifeNotes: notes,
       supervisor,
       disturbed: disturbances.counts,
       orders: entered.orders,
@@ -146,6 +162,7 @@ async function play(
     print(outcome);
     return judge(outcome);
   } finally {
+    await living.stop();
     await dispatcher.stop();
     await receiver.close();
     await own.close();
@@ -200,27 +217,70 @@ function keepDispatcher(config: Shared) {
   };
 }
 
+/** Whoever asks for the changes dies after a commit now and then; the next one asks again. */
+function keepLiving(
+  config: Shared,
+  { notes, random, onNews }: { notes: LifeNotes; random: () => number; onNews: (news: LifeNews) => void },
+) {
+  let lives: readonly Life[] = [];
+  let stopping = false;
+  let child: ChildProcess | null = null;
+
+  function start(): ChildProcess {
+    const nth = 1 + Math.floor(random() * 4);
+    const crashAt = notes.crashes < lifeCrashes ? { point: "after_commit" as const, nth } : null;
+    const own: RigConfig = { ...config, worker: "rig-life", crashAt, clockOffMs: 0 };
+    const made = spawn("./life-entrance.ts", { RIG_CONFIG: JSON.stringify(own) });
+    made.on("message", (message: "ready" | LifeNews) => {
+      if (message === "ready") made.send([...lives]);
+      else onNews(message);
+    });
+    made.once("exit", (_code, signal) => {
+      if (signal === "SIGKILL") notes.crashes += 1;
+      if (!stopping) child = start();
+    });
+    return made;
+  }
+
+  return {
+    follow(wantedLives: readonly Life[]) {
+      lives = wantedLives;
+      if (lives.length === 0) return;
+      if (child === null) child = start();
+      else if (child.connected) child.send([...lives]);
+    },
+    async stop() {
+      stopping = true;
+      if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+      const ended = once(child, "exit");
+      child.send("stop");
+      await ended;
+    },
+  };
+}
+
 interface Until {
   began: number;
-  count: () => number;
+  progress: () => ReturnType<typeof progressOf>;
   disturbances: Disturbances;
   supervisor: Supervisor;
   wantsMore: () => boolean;
 }
 
-/** True when all orders have ended; false when few are left and more are wanted, or the time is over. */
-async function untilDone(database: Database, until: Until): Promise<boolean> {
-  const { began, count, disturbances, supervisor, wantsMore } = until;
+/** True when all orders and all changes have ended; false when few are left and more are wanted, or the time is over. */
+async function untilDone(until: Until): Promise<boolean> {
+  const { began, progress, disturbances, supervisor, wantsMore } = until;
   for (let round = 0; performance.now() - began < wanted.limitMs; round += 1) {
     // oxlint-disable-next-line no-await-in-loop -- a poll; null while PostgreSQL restarts
-    const done = await countResting(database).catch(() => null);
-    if (wanted.verbose && round % 10 === 0) console.log(`${done ?? "?"} of ${count()} ended`);
-    if (done !== null) {
-      if (wantsMore() && count() - done < fewLeft) return false;
-      if (done === count()) return true;
-      supervisor.calm(!wantsMore() && done / count() > killedShare);
+    const now = await progress().catch(() => null);
+    if (wanted.verbose && round % 10 === 0) console.log(`${now?.done ?? "?"} of ${now?.all ?? "?"} ended`);
+    if (now !== null) {
+      const share = now.done / now.all;
+      if (wantsMore() && now.all - now.done < fewLeft) return false;
+      if (now.done === now.all) return true;
+      supervisor.calm(!wantsMore() && share > killedShare);
       // oxlint-disable-next-line no-await-in-loop
-      await disturbances.at(done / count());
+      await disturbances.at(share);
     }
     // oxlint-disable-next-line no-await-in-loop
     await delay(500);

@@ -13,6 +13,8 @@ export interface Wanted {
   kills: number;
   clouds: readonly CloudKind[];
   ownServers: boolean;
+  /** Of 1: how many of the PVE servers are changed, rebuilt or deleted in the same run. */
+  life: number;
   limitMs: number;
   /** Shows how the orders stand, every five seconds. */
   verbose: boolean;
@@ -32,6 +34,7 @@ export function readOptions(): Wanted {
       times: { type: "string", default: "20" },
       kills: { type: "string", default: "1" },
       clouds: { type: "string", default: "both" },
+      life: { type: "string" },
       "own-servers": { type: "boolean", default: false },
       "limit-seconds": { type: "string", default: "840" },
       verbose: { type: "boolean", default: false },
@@ -53,6 +56,8 @@ export function readOptions(): Wanted {
     ownServers: values["own-servers"],
     limitMs: numberOf("limit-seconds", values["limit-seconds"]) * 1_000,
     verbose: values.verbose,
+    // The counter-proof is about orders.
+    life: values["without-probe"] ? 0 : numberOf("life", values.life ?? "0.5"),
   };
 }
 

@@ -3,6 +3,7 @@ import { loadavg } from "node:os";
 import { settleMs } from "./build.ts";
 import type { Disturbed } from "./disturb.ts";
 import type { Findings } from "./inspect.ts";
+import type { LifeNotes, Lived } from "./lived.ts";
 import type { Wanted } from "./options.ts";
 import { rigPoints } from "./points.ts";
 import type { Order } from "./stage.ts";
@@ -13,6 +14,8 @@ export interface Outcome {
   wanted: Wanted;
   findings: Findings;
   told: Told;
+  lived: Lived;
+  lifeNotes: LifeNotes;
   supervisor: Supervisor;
   disturbed: Readonly<Disturbed>;
   orders: readonly Order[];
@@ -34,8 +37,21 @@ export function print(outcome: Outcome): void {
   for (const problem of findings.problems.slice(0, 20)) console.log(`  ! ${problem}`);
   for (const problem of outcome.told.untrue.slice(0, 20)) console.log(`  ! ${problem}`);
   for (const problem of outcome.strangers.changed.slice(0, 20)) console.log(`  ! stranger ${problem}`);
+  for (const problem of lifeProblems(outcome).slice(0, 40)) console.log(`  ! ${problem}`);
   if (wanted.withoutProbe) return;
   for (const twin of findings.twins.slice(0, 40)) console.log(`  2 ${twin}`);
+}
+
+function lifeProblems({ lived, lifeNotes }: Outcome): string[] {
+  return [
+    ...lived.problems,
+    ...lifeNotes.refused.map((what) => `refused: ${what}`),
+    ...lifeNotes.twice.map((what) => `entered twice: ${what}`),
+    ...lived.notGone.map((what) => `deleted, but not gone: ${what}`),
+    ...lived.wrongSize,
+    ...lived.wrongSnapshots,
+    ...lived.lostNetwork,
+  ];
 }
 
 type Line = [name: string, value: string | number];
@@ -70,13 +86,21 @@ function causes({
   ];
 }
 
-function results({ findings, told, strangers, tookMs }: Outcome): Line[] {
+function results({ findings, told, lived, lifeNotes, strangers, tookMs }: Outcome): Line[] {
   return [
     ["adoptions", `${findings.adoptions} orders went on with a server whose answer was lost`],
     ["servers per order", list(findings.histogram)],
     ["ended as", list(findings.states)],
     ["succeeded without a person", `${(findings.withoutPerson * 100).toFixed(2)} % of those that could`],
     ["failed as meant, nothing left", findings.failedAsMeant],
+    [
+      "servers that lived on",
+      `${lived.servers}: ${lived.changes} changes, succeeded ${lived.succeeded}, failed ${lived.failed}, needs_attention ${lived.needAttention}, refused ${lifeNotes.refused.length}; rebuilt ${lived.rebuilt}, deleted ${lived.deleted}`,
+    ],
+    [
+      "crashes of those who asked for changes",
+      `${lifeNotes.crashes}; asked again ${lifeNotes.recognised}, entered twice ${lifeNotes.twice.length}`,
+    ],
     ["failed, because a VMID was stolen", findings.robbed],
     [
       "strangers' VMs and templates",
@@ -118,7 +142,7 @@ function list(counts: Record<string, number>): string {
 export function judge(outcome: Outcome): boolean {
   const checks = outcome.wanted.withoutProbe
     ? counterProof(outcome)
-    : [...ofTheClouds(outcome), ...ofTheEvents(outcome), ...ofTheRun(outcome)];
+    : [...ofTheClouds(outcome), ...ofTheLives(outcome), ...ofTheEvents(outcome), ...ofTheRun(outcome)];
   for (const [name, ok] of checks) console.log(`${ok ? "ok    " : "FAILED"} ${name}`);
   const failed = checks.filter(([, ok]) => !ok).length;
   console.log(`${checks.length - failed} passed, ${failed} failed`);
@@ -134,7 +158,10 @@ function counterProof({ findings }: Outcome): Check[] {
 function ofTheClouds({ findings, orders, strangers }: Outcome): Check[] {
   const meantToFail = orders.filter((order) => order.meantToFail).length;
   return [
-    ["one server for each order that succeeded, and the one our row names", findings.wrongServer === 0],
+    [
+      "one server for each order that succeeded, the one our row names; none when it was deleted",
+      findings.wrongServer === 0,
+    ],
     ["no order has two servers", findings.duplicates === 0],
     ["orders that failed left nothing", findings.leftBehind === 0 && findings.failedAsMeant === meantToFail],
     ["99 % succeeded without a person", findings.withoutPerson >= 0.99],
@@ -142,6 +169,21 @@ function ofTheClouds({ findings, orders, strangers }: Outcome): Check[] {
     ["no marked server is unknown to us", findings.unreferenced === 0],
     ["strangers' VMs are what they were", strangers.changed.length === 0],
     ["no order blames a thief that there was not", findings.robbed <= strangers.thieves],
+  ];
+}
+
+function ofTheLives({ wanted, lived, lifeNotes }: Outcome): Check[] {
+  if (wanted.life === 0) return [];
+  const { changes, succeeded } = lived;
+  return [
+    ["all changes were asked for, and have ended", lived.unfinished === 0 && lifeNotes.refused.length === 0],
+    ["no change was entered twice", lifeNotes.twice.length === 0],
+    // One of a small run is more than a hundredth.
+    ["99 % of the changes succeeded without a person", changes - succeeded <= Math.max(1, changes / 100)],
+    ["deleted servers are gone", lived.notGone.length === 0],
+    ["size on PVE, in our row and as asked for are the same", lived.wrongSize.length === 0],
+    ["our rows of snapshots are those of PVE", lived.wrongSnapshots.length === 0],
+    ["a rebuilt server has the MAC address and network of before", lived.lostNetwork.length === 0],
   ];
 }
 
@@ -156,11 +198,11 @@ function ofTheEvents({ findings, told }: Outcome): Check[] {
   ];
 }
 
-function ofTheRun({ wanted, findings, supervisor, entrance, heldMs }: Outcome): Check[] {
+function ofTheRun({ wanted, findings, lived, supervisor, entrance, heldMs }: Outcome): Check[] {
   return [
     [
       "no slot is held and no wait is open",
-      findings.needAttention > 0 || findings.heldSlots + findings.openWaits === 0,
+      findings.needAttention + lived.needAttention > 0 || findings.heldSlots + findings.openWaits === 0,
     ],
     ["the clouds held no request longer than we wait for it", heldMs < settleMs],
     ["no worker died by itself", supervisor.accidents === 0],

@@ -3,8 +3,9 @@ import type { Entrance } from "../../src/core/request.ts";
 import { runSync } from "../../src/core/sync/run.ts";
 import { newId } from "../../src/database/id.ts";
 import { syncEndpoints } from "../../src/webhooks/endpoints.ts";
-import { askSimulator, type CloudAddress, vmidRange } from "./address.ts";
+import { askPve, askSimulator, type CloudAddress, vmidRange } from "./address.ts";
 import { type Built, longestHoldMs } from "./build.ts";
+import { orderKey, snapshotName } from "./life.ts";
 
 const customers = ["ada", "bob", "cleo", "dora", "emil"];
 const slots = 100;
@@ -88,7 +89,7 @@ export async function enterOrder(
     },
     principal: { kind: "staff", id: "sam", name: "Sam", role: "operator" },
     source: "console",
-    idempotencyKey: `rig:${index}`,
+    idempotencyKey: orderKey(index),
     origin: null,
   });
   if (answer.kind !== "operation") throw new Error(`order ${index}: ${JSON.stringify(answer)}`);
@@ -122,7 +123,8 @@ function openstackFaults(probability: number): object[] {
 
 function pveFaults(probability: number): object[] {
   const clones = { method: "POST", path: "/clone$", times: 0 };
-  const changes = { path: "/qemu/\\d+/(resize|status/start)$", times: 0 };
+  const tasks = { method: "POST", path: "/qemu/\\d+/(status/\\w+|snapshot(/[^/]+/rollback)?)$", times: 0 };
+  const resizes = { method: "PUT", path: "/qemu/\\d+/resize$", times: 0 };
   const configs = { method: "PUT", path: "/qemu/\\d+/config$", times: 0 };
   const deletes = { method: "DELETE", path: "/qemu/", times: 0 };
   const each = { probability: probability / 2 };
@@ -132,9 +134,12 @@ function pveFaults(probability: number): object[] {
     { ...clones, id: "595, not cloned", preset: "proxy_595", probability: probability / 3 },
     { ...configs, id: "lost answer of a config", kind: "drop_after", ...each },
     { ...configs, id: "596, and configured", preset: "proxy_596_after", ...each },
-    { ...changes, id: "lost answer of resize or start", kind: "drop_after", ...each },
-    { ...changes, id: "596, and resized or started", preset: "proxy_596_after", ...each },
-    { ...changes, id: "595, not done", preset: "proxy_595", probability: probability / 3 },
+    { ...tasks, id: "lost answer of power or snapshot", kind: "drop_after", ...each },
+    { ...tasks, id: "596, and begun", preset: "proxy_596_after", ...each },
+    { ...tasks, id: "595, not begun", preset: "proxy_595", probability: probability / 3 },
+    { ...resizes, id: "lost answer of a resize", kind: "drop_after", ...each },
+    { ...resizes, id: "596, and resized", preset: "proxy_596_after", ...each },
+    { ...resizes, id: "595, not resized", preset: "proxy_595", probability: probability / 3 },
     { ...deletes, id: "lost answer of a delete", kind: "drop_after", ...each },
     { ...deletes, id: "596, and deleted", preset: "proxy_596_after", ...each },
     {
@@ -157,7 +162,7 @@ function pveFaults(probability: number): object[] {
   ];
 }
 
-/** Other people's VMs in the middle of our range, some named as ours will be. */
+/** Other people's VMs in the middle of our range, some named as ours will be, with snapshots named as ours will be. */
 export async function addStrangers(cloud: CloudAddress): Promise<void> {
   if (cloud.kind !== "pve") return;
   for (let n = 0; n < 12; n += 1) {
@@ -168,5 +173,9 @@ export async function addStrangers(cloud: CloudAddress): Promise<void> {
       running: n % 4 !== 0,
     };
     await askSimulator(cloud, { method: "POST", path: "vms", body });
+    if (n % 3 === 0) {
+      const call = `/nodes/${body.node}/qemu/${body.vmid}/snapshot`;
+      await askPve(cloud, { method: "POST", path: call, form: { snapname: snapshotName } });
+    }
   }
 }

@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { Database } from "../../src/database/client.ts";
 import type { Delivery } from "../../src/sandbox/receiver.ts";
 import type { CloudAddress } from "./address.ts";
-import { markedServers } from "./inspect.ts";
+import { serversByRow } from "./inspect.ts";
 
 export interface Told {
   events: number;
@@ -59,12 +59,10 @@ export async function inspectTold(
   const events = await database.sql<{ id: string }>(`SELECT id FROM events`);
   const known = new Set(events.map(({ id }) => id));
   const heard = hearServers(accepted);
-  const rows = await database.sql<{ publicId: string; eventSeq: number; operationId: string }>(
-    `SELECT s.public_id AS "publicId", s.event_seq::int AS "eventSeq", o.id AS "operationId"
-     FROM servers s JOIN operations o ON o.server_id = s.id`,
+  const rows = await database.sql<{ id: string; publicId: string; eventSeq: number }>(
+    `SELECT id, public_id AS "publicId", event_seq::int AS "eventSeq" FROM servers`,
   );
-  const live = (await Promise.all(clouds.map(markedServers))).flat();
-  const byOperation = new Map(live.map((server) => [server.operationId, server]));
+  const byRow = await serversByRow(database, clouds);
   return {
     events: events.length,
     deliveries: deliveries.length,
@@ -78,9 +76,9 @@ export async function inspectTold(
       const sequences = heard.get(publicId)?.sequences ?? new Set();
       return sequences.size !== eventSeq || Math.max(0, ...sequences) !== eventSeq;
     }).length,
-    untrue: rows.flatMap(({ publicId, operationId }) => {
+    untrue: rows.flatMap(({ publicId, id }) => {
       const told = heard.get(publicId)?.state ?? "nothing";
-      const there = byOperation.get(operationId)?.state;
+      const there = byRow.get(id)?.[0]?.state;
       const isTrue = there === undefined ? told === "deleted" || told === "error" : told === there;
       return isTrue ? [] : [`${publicId}: told ${told}, the cloud has ${there ?? "nothing"}`];
     }),
