@@ -142,7 +142,8 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         for (const step of cloud.steps) {
           expect(step.name).toMatch(new RegExp(`^${cloud.provider}\\.[a-z_]+$`, "u"));
           expect(step.callTimeoutMs).toBeLessThan(step.deadlineMs);
-          if (step.evidence !== "repeatable") expect(step.probe, step.name).toBeDefined();
+          if (step.evidence === "probe" || step.evidence === "record")
+            expect(step.probe, step.name).toBeDefined();
         }
       });
 
@@ -190,6 +191,51 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
         const again = await runAll(cloud, cloud.resize(change), options());
         expect(again.every((run) => run.verdict.kind === "done")).toBe(true);
         await remove(server.externalId);
+      });
+
+      it("rebuilds a server if it claims to: name, size and addresses stay, the old system is gone", async ({
+        skip: skipWith,
+      }) => {
+        const { cloud, order } = under;
+        const rebuild = cloud.rebuild ?? skipWith("it does not claim to");
+        const { server } = await build();
+        const { externalId } = server;
+        const { size, imageId, passwordSecretId, defaultUser } = order;
+        const steps = rebuild({
+          externalId,
+          name: server.name,
+          size,
+          imageId,
+          passwordSecretId,
+          defaultUser,
+          inPlace: false,
+        });
+        const operationId = randomUUID();
+        const runs = await runAll(cloud, steps, { ...options(operationId), externalId });
+        seen.push(runs);
+        expect(runs.every((run) => run.verdict.kind === "done")).toBe(true);
+        const switches = runs.flatMap(({ verdict }) =>
+          verdict.kind === "done" && verdict.replaces !== undefined ? [verdict] : [],
+        );
+        // As another server of the cloud, which is said once, or as the same one.
+        expect(switches.map((verdict) => verdict.replaces)).toEqual(
+          switches.length === 0 ? [] : [externalId],
+        );
+        const now = switches[0]?.server?.externalId ?? externalId;
+        expect(await cloud.inspect(now)).toMatchObject({
+          name: server.name,
+          state: "active",
+          busy: false,
+          vcpus: size.vcpus,
+          memoryMib: size.memoryMib,
+          diskGib: size.diskGib,
+          addresses: server.addresses,
+        });
+        if (now !== externalId) {
+          expect(await codeOf(cloud.inspect(externalId))).toBe("cloud_not_found");
+          expect((await cloud.findByMarker(operationId)).map((row) => row.externalId)).toEqual([now]);
+        }
+        await remove(now);
       });
 
       it("carries out each power verb it claims, and refuses the others with an alternative", async () => {

@@ -13,6 +13,8 @@ export interface RunOptions {
   database?: Database | undefined;
   /** The rows of servers by external id, as the engine keeps them. */
   rows?: Map<string, Record<string, unknown>>;
+  /** The server that the whole operation is about, by its external id before it. */
+  externalId?: string;
   /** How often the cloud is looked at. */
   everyMs?: number;
   limitMs?: number;
@@ -50,7 +52,7 @@ export function contextOf(cloud: Cloud, planned: PlannedStep, options: RunOption
       action: "test",
       input: {},
       plan: {},
-      output: {},
+      output: options.rows?.get(outputOf(options.operationId)) ?? {},
     },
     // As it comes back from the database.
     input: JSON.parse(JSON.stringify(planned.input)),
@@ -68,16 +70,21 @@ export function contextOf(cloud: Cloud, planned: PlannedStep, options: RunOption
 }
 
 /** Steps on a server name it; those that make one find out what it is. */
-function rowOf(planned: PlannedStep, { rows, operationId }: RunOptions) {
+function rowOf(planned: PlannedStep, { rows, operationId, externalId }: RunOptions) {
   const named = planned.input["externalId"] ?? planned.input["serverId"];
   const made = rows?.get(madeBy(operationId))?.["externalId"];
-  const key = typeof named === "string" ? named : made;
-  const data = typeof key === "string" ? rows?.get(key) : undefined;
-  return { externalId: data === undefined ? null : String(key), serverData: data ?? {} };
+  const own = typeof made === "string" ? made : externalId;
+  const key = typeof named === "string" ? named : own;
+  const data = key === undefined ? undefined : rows?.get(key);
+  return { externalId: data === undefined || key === undefined ? null : key, serverData: data ?? {} };
 }
 
-function keepRow(outcome: { kind: string; server?: RemoteServer }, { rows, operationId }: RunOptions): void {
-  const { server } = outcome;
+type Kept = { kind: string; server?: RemoteServer; output?: Record<string, unknown> };
+
+function keepRow(outcome: Kept, { rows, operationId }: RunOptions): void {
+  const { server, output } = outcome;
+  if (output !== undefined && rows !== undefined)
+    rows.set(outputOf(operationId), { ...rows.get(outputOf(operationId)), ...stored(output) });
   if (server === undefined || rows === undefined) return;
   rows.set(server.externalId, { ...rows.get(server.externalId), ...server.data });
   rows.set(madeBy(operationId), { externalId: server.externalId });
@@ -85,6 +92,10 @@ function keepRow(outcome: { kind: string; server?: RemoteServer }, { rows, opera
 
 function madeBy(operationId: string): string {
   return `made by ${operationId}`;
+}
+
+function outputOf(operationId: string): string {
+  return `output of ${operationId}`;
 }
 
 const MAX_ATTEMPTS = 3;

@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { RebuildOrder } from "../../../core/cloud.ts";
 import { isServiceError, ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
+import { nodesInMaintenance } from "../../../core/servers/maintenance.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, listBridges, listResources, type Resources } from "../cluster.ts";
 import {
@@ -65,9 +66,10 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   requireUnprotected(client, vm);
   await requireUnlocked(client, vm, signal);
   await requireNoFirewall(client, vm, signal);
+  const avoid = await nodesInMaintenance(context.database, client.cloud);
   const since = client.recent.now();
   const resources = await listResources(client, signal, since);
-  const { place, at } = await choosePlace(client, { input, vm, resources, since, signal });
+  const { place, at } = await choosePlace(client, { input, vm, resources, avoid, since, signal });
   const running = !(await isOff(client, vm, signal));
   return {
     kind: "done",
@@ -133,6 +135,8 @@ interface Choice {
   input: Input;
   vm: FoundVm;
   resources: Resources;
+  /** Other nodes than its own that take nothing new. */
+  avoid: ReadonlySet<string>;
   /** Looked at anew: what it decides may be that a disk is deleted. */
   since: number;
   signal: AbortSignal;
@@ -145,9 +149,9 @@ interface Found {
 
 /** The old one's node and storage when that can be; in place there is no other. */
 async function choosePlace(client: PveClient, choice: Choice): Promise<Found> {
-  const { input, vm, resources } = choice;
+  const { input, vm, resources, avoid } = choice;
   const roomy = resources.nodes
-    .filter((row) => row.online && row.node !== vm.node)
+    .filter((row) => row.online && row.node !== vm.node && !avoid.has(row.node))
     .filter((row) => row.freeMemory === null || row.freeMemory >= input.memoryMib * MIB)
     .toSorted((a, b) => (b.freeMemory ?? 0) - (a.freeMemory ?? 0) || a.node.localeCompare(b.node));
   const keep = storageOf(bootDiskOf(vm.config)?.volume ?? "");
