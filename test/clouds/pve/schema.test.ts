@@ -19,6 +19,7 @@ const CALLS = [
   "GET /nodes/{node}/qemu/{vmid}/agent/get-osinfo",
   "GET /nodes/{node}/qemu/{vmid}/agent/network-get-interfaces",
   "GET /nodes/{node}/qemu/{vmid}/config",
+  "GET /nodes/{node}/qemu/{vmid}/firewall/options",
   "GET /nodes/{node}/qemu/{vmid}/pending",
   "GET /nodes/{node}/qemu/{vmid}/status/current",
   "GET /nodes/{node}/storage",
@@ -110,6 +111,7 @@ describe("each call of the PVE client", () => {
     }
     simulator.addBackup({ vmid: 100_000, takenAt: Date.now() + 2_000, storage: "local" });
     await runAll(cloud, cloud.remove({ externalId, backups: true }), options());
+    await rebuilt();
     const { username, password: secret } = simulator.root;
     const { log } = recordingLog();
     const byTicket = createPveCloud(
@@ -118,6 +120,34 @@ describe("each call of the PVE client", () => {
     );
     await byTicket.check();
     await byTicket.close();
+  }
+
+  /** Another server, with all that a rebuild hands on. */
+  async function rebuilt(): Promise<void> {
+    const { cloud, simulator, order } = opened;
+    await runAll(cloud, cloud.provision(order), options());
+    const old = simulator.state.vms.find((vm) => vm.vmid > 100_000);
+    if (old === undefined) throw new Error("nothing was built");
+    const { net0 = "" } = old.config;
+    simulator.changeVm(old.vmid, {
+      config: {
+        net0: `${net0},firewall=1,rate=12.5,tag=7`,
+        net1: "e1000=BC:24:11:AA:BB:02,bridge=vmbr1",
+        ipconfig0: "ip=192.0.2.10/24,gw=192.0.2.1",
+        nameserver: null,
+        onboot: "1",
+        startup: "order=3,up=5",
+        cpulimit: "1.5",
+        description: `${old.description}\nticket = 5+5`,
+      },
+    });
+    const { name, size, imageId, passwordSecretId, defaultUser } = order;
+    const externalId = String(old.vmid);
+    const planned = { externalId, name, size, imageId, passwordSecretId, defaultUser, inPlace: false };
+    await runAll(cloud, cloud.rebuild?.(planned) ?? [], { ...options(), externalId });
+    const now = simulator.state.vms.find((vm) => vm.vmid > old.vmid);
+    expect(now?.config).toMatchObject({ startup: "order=3,up=5", cpulimit: "1.5" });
+    await runAll(cloud, cloud.remove({ externalId: String(now?.vmid) }), options());
   }
 
   it("was recorded, and no other", () => {
