@@ -38,6 +38,8 @@ const FACTS = `
   UNION ALL SELECT 'flavor', unnest(ARRAY[name, external_id]), NULL FROM flavors
   UNION ALL SELECT 'image in the cloud', external_id, NULL FROM images
   UNION ALL SELECT 'network', external_id, NULL FROM networks
+  UNION ALL SELECT 'snapshot', unnest(ARRAY[n.name, n.description]), s.customer_id
+    FROM snapshots n JOIN servers s ON s.id = n.server_id
   UNION ALL SELECT 'chat identity', user_id, customer_id FROM identities
   UNION ALL SELECT 'kept by the provider', v.text, NULL FROM servers,
     jsonb_path_query(provider_data, 'strict $.**') AS j(value), LATERAL (SELECT j.value #>> '{}' AS text) v WHERE v.text LIKE 'ZQ%'

@@ -86,6 +86,10 @@ export async function createTenants(database: Database): Promise<Tenants> {
     `UPDATE servers SET provider_status = 'ZQSTATUS-' || public_id, provider_data = provider_data || jsonb_build_object(
        'zqNode', 'ZQNODE-' || public_id, 'zqStorages', jsonb_build_array('ZQSTORAGE-' || public_id))`,
   );
+  await database.sql(
+    `INSERT INTO snapshots (id, server_id, name, description, with_memory, taken_at, synced_at)
+     SELECT gen_random_uuid(), id, 'zqsnap-' || substr(public_id, 5), 'ZQ why ' || public_id, false, clock(), clock() FROM servers`,
+  );
   await linkIdentities(base);
   return { ...tenants, sold };
 }
