@@ -20,6 +20,7 @@ import {
   describeVm,
   expireTickets,
   killTask,
+  releaseTask,
   type SimulatedTask,
   type SimulatedVm,
   type VmChange,
@@ -94,6 +95,8 @@ export interface PveSimulator {
   removeVm(vmid: number): void;
   /** As `kill -9` of its worker. */
   killTask(upid: string): void;
+  /** One that a fault makes hang goes on. */
+  releaseTask(upid: string): void;
   expireTickets(): void;
   close(): Promise<void>;
 }
@@ -149,6 +152,9 @@ export async function startPveSimulator(options: PveSimulatorOptions = {}): Prom
     },
     killTask: (upid) => {
       killTask(cluster, upid);
+    },
+    releaseTask: (upid) => {
+      releaseTask(cluster, upid);
     },
     expireTickets: () => {
       expireTickets(cluster);

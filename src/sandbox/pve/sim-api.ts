@@ -215,6 +215,9 @@ function dispatch(cluster: Cluster, exchange: Exchange, door: Door): Answer {
     case "POST /tasks/{id}/kill":
       killTask(cluster, door.id);
       return { status: 204 };
+    case "POST /tasks/{id}/release":
+      releaseTask(cluster, door.id);
+      return { status: 204 };
     case "GET /storages":
       return ok({ storages: [...cluster.storages.values()], volumes: [...cluster.volumes.values()] });
     case "PUT /storages/{id}":
@@ -267,9 +270,17 @@ function dispatchTrouble(cluster: Cluster, call: string, read: () => unknown): A
 }
 
 export function killTask(cluster: Cluster, upid: string): void {
+  needTask(cluster, upid).kill();
+}
+
+export function releaseTask(cluster: Cluster, upid: string): void {
+  needTask(cluster, upid).release();
+}
+
+function needTask(cluster: Cluster, upid: string): Task {
   const task = cluster.tasks.get(upid);
   if (!task) throw new TypeError(`there is no task ${upid}`);
-  task.kill();
+  return task;
 }
 
 /** Every ticket given so far is worth nothing any more. */

@@ -26,6 +26,8 @@ export interface Task {
   stop: () => void;
   /** Ends it as SIGKILL does. */
   kill: () => void;
+  /** Lets one that a fault makes hang go on. */
+  release: () => void;
 }
 
 /** What a worker's code works with. */
@@ -87,6 +89,7 @@ export function forkWorker(cluster: Cluster, fork: Fork, work: (work: Work) => P
     warnings: 0,
     stop: () => undefined,
     kill: () => undefined,
+    release: () => undefined,
   };
   cluster.tasks.set(upid, task);
   node.active.add(task);
@@ -108,6 +111,8 @@ async function runWorker(
   task.stop = () => {
     interrupt(new Interrupted());
   };
+  const { promise: released, resolve: release } = Promise.withResolvers<void>();
+  task.release = release;
   task.kill = () => {
     for (const free of toFree) free();
     endTask(cluster, task, "unexpected status");
@@ -117,7 +122,7 @@ async function runWorker(
     if (fault.outcome === "warn") warn(task, fault.message ?? "simulated warning");
     if (fault.outcome === "fail") throw new Error(fault.message ?? "simulated failure");
     if (fault.outcome === "kill") task.kill();
-    if (fault.outcome === "hang") await stopped;
+    if (fault.outcome === "hang") await Promise.race([stopped, released]);
   };
   const tools: Work = {
     upid: task.upid,
