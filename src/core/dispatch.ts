@@ -137,19 +137,21 @@ async function runImmediate(
   action: ImmediateAction,
   input: unknown,
 ): Promise<Answer> {
-  return engine.database.transaction(async (tx) => {
-    const result = await action.run({ ...context, database: tx }, input);
-    await recordAudit(tx, {
-      principal: context.principal,
-      source: context.source,
-      action: action.name,
-      subject: result.subject ?? null,
-      customerId: tenantOf(context.principal),
-      operationId: result.operationId ?? null,
-      outcome: "allowed",
+  const attempt = () =>
+    engine.database.transaction(async (tx): Promise<Answer> => {
+      const result = await action.run({ ...context, database: tx }, input);
+      await recordAudit(tx, {
+        principal: context.principal,
+        source: context.source,
+        action: action.name,
+        subject: result.subject ?? null,
+        customerId: tenantOf(context.principal),
+        operationId: result.operationId ?? null,
+        outcome: "allowed",
+      });
+      return { kind: "view", view: result.view };
     });
-    return { kind: "view", view: result.view };
-  });
+  return onceMoreWhenBeaten(attempt);
 }
 
 /** What would be done, from the database, with its age. Nothing is entered. */
