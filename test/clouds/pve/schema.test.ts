@@ -79,13 +79,24 @@ describe("each call of the PVE client", () => {
     simulator.addTaskFault({ task: "qmstart", outcome: "warn" });
     await runAll(
       cloud,
-      cloud.provision({ ...order, metadata: { ticket: "5+5 %2B\n&x=y" }, sshKeys: [KEY, KEY] }),
+      cloud.provision({
+        ...order,
+        metadata: { ticket: "5+5 %2B\n&x=y" },
+        sshKeys: [KEY, KEY],
+        sockets: 1,
+        storage: "shared",
+        address: { cidr: "10.1.2.3/24", gateway: "10.1.2.1" },
+      }),
       options(),
     );
     const externalId = "100000";
     made = simulator.state.vms.find((vm) => vm.vmid === 100_000);
     const after = { vcpus: 4, memoryMib: 2048, diskGib: 16 };
     await runAll(cloud, cloud.resize({ externalId, before: order.size, after }), options());
+    const later = { externalId, before: after, after: { ...after, vcpus: 8 }, sockets: 2 };
+    await runAll(cloud, cloud.resize({ ...later, restart: "later" }), options());
+    await runAll(cloud, cloud.keys?.({ externalId, sshKeys: [KEY] }) ?? [], options());
+    await runAll(cloud, cloud.restart?.({ externalId }) ?? [], options());
     const password = cloud.password({ externalId, secretId: "secret" });
     await runAll(cloud, password, options());
     simulator.changeVm(100_000, { config: { agent: null } });
