@@ -30,6 +30,8 @@ export interface CloudUnderTest {
   failingBuild?: Record<string, string>;
   /** What is not there; default a random UUID. */
   absent?: { externalId: string; imageId: string; networkId: string };
+  /** What a rescue may boot from; absent when there is nothing here. */
+  rescueMedia?: string;
   /** For clouds whose steps keep rows of their own. */
   database?: Database;
   /** Power verbs that the far side cannot play, though the real thing can. */
@@ -236,6 +238,55 @@ export function cloudContract({ name, skip = false, timeoutMs = 20_000, open }: 
           expect((await cloud.findByMarker(operationId)).map((row) => row.externalId)).toEqual([now]);
         }
         await remove(now);
+      });
+
+      it("takes, lists, goes back to and deletes snapshots if it claims to", async ({ skip: skipWith }) => {
+        const snapshots = under.cloud.snapshots ?? skipWith("it has no snapshots");
+        const { server } = await build();
+        const { externalId } = server;
+        const order = { externalId, name: "s1", description: "why, 5+5", withMemory: false };
+        const taken = await runAll(under.cloud, snapshots.create(order), options());
+        expect(taken.at(-1)?.verdict).toMatchObject({ kind: "done", snapshots: [{ name: "s1" }] });
+        const [one, ...others] = await snapshots.list(externalId);
+        expect(others).toEqual([]);
+        expect(one).toMatchObject({ name: "s1", description: "why, 5+5", withMemory: false });
+        expect(one?.markers).toHaveLength(1);
+        // Another order of that name is not given the first one's.
+        expect(await codeOf(runAll(under.cloud, snapshots.create(order), options()))).toBe("cloud_conflict");
+        const meant = { externalId, name: "s1", takenAt: one?.takenAt?.toISOString() };
+        const other = { ...meant, takenAt: new Date(0).toISOString() };
+        for (const steps of [snapshots.rollback(other), snapshots.remove(other)])
+          expect(await codeOf(runAll(under.cloud, steps, options()))).toBe("drifted");
+        const back = await runAll(under.cloud, snapshots.rollback(meant), options());
+        expect(back.every((run) => run.verdict.kind === "done")).toBe(true);
+        const { markers, state } = await under.cloud.inspect(externalId);
+        expect({ markers, state }).toEqual({ markers: server.markers, state: "active" });
+        for (const steps of [snapshots.remove(meant), snapshots.remove(meant)])
+          expect((await runAll(under.cloud, steps, options())).at(-1)?.verdict.kind).toBe("done");
+        expect(await snapshots.list(externalId)).toEqual([]);
+        await remove(externalId);
+        expect(await codeOf(snapshots.list(externalId))).toBe("cloud_not_found");
+      });
+
+      it("boots from rescue media if it claims to, and from its own disk again", async ({
+        skip: skipWith,
+      }) => {
+        const { cloud } = under;
+        const rescue = cloud.rescue ?? skipWith("it has no rescue");
+        const media = under.rescueMedia ?? skipWith("there is nothing to boot from");
+        const { server } = await build();
+        const { externalId } = server;
+        const enter = rescue.enter({ externalId, media });
+        for (const [steps, state] of [
+          [enter, "rescue"],
+          [rescue.leave({ externalId }), "active"],
+        ] as const) {
+          const runs = await runAll(cloud, steps, options());
+          expect(runs.every((run) => run.verdict.kind === "done")).toBe(true);
+          expect(await cloud.inspect(externalId)).toMatchObject({ state, markers: server.markers });
+        }
+        expect(await codeOf(runAll(cloud, rescue.leave({ externalId }), options()))).toBe("cloud_conflict");
+        await remove(externalId);
       });
 
       it("carries out each power verb it claims, and refuses the others with an alternative", async () => {

@@ -101,6 +101,7 @@ export async function underTest(options: PveSimulatorOptions = {}): Promise<Clou
     cloud,
     order,
     bigger: BIGGER,
+    rescueMedia: "local:iso/rescue.iso",
     database,
     pace: { everyMs: 15, limitMs: 15_000 },
     makeStranger: () => Promise.resolve(String(simulator.addStranger({ name: "web-1" }).vmid)),

@@ -11,6 +11,7 @@ import { type Opened, openSimulator, optionsOf } from "./open-simulator.ts";
 /** All that the client ever asks; adding a call to it means adding it here. */
 const CALLS = [
   "DELETE /nodes/{node}/qemu/{vmid}",
+  "DELETE /nodes/{node}/qemu/{vmid}/snapshot/{snapname}",
   "DELETE /nodes/{node}/storage/{storage}/content/{volume}",
   "GET /access/permissions",
   "GET /cluster/nextid",
@@ -19,8 +20,11 @@ const CALLS = [
   "GET /nodes/{node}/qemu/{vmid}/agent/get-osinfo",
   "GET /nodes/{node}/qemu/{vmid}/agent/network-get-interfaces",
   "GET /nodes/{node}/qemu/{vmid}/config",
+  "GET /nodes/{node}/qemu/{vmid}/feature",
   "GET /nodes/{node}/qemu/{vmid}/firewall/options",
   "GET /nodes/{node}/qemu/{vmid}/pending",
+  "GET /nodes/{node}/qemu/{vmid}/snapshot",
+  "GET /nodes/{node}/qemu/{vmid}/snapshot/{snapname}/config",
   "GET /nodes/{node}/qemu/{vmid}/status/current",
   "GET /nodes/{node}/storage",
   "GET /nodes/{node}/storage/{storage}/content",
@@ -32,6 +36,8 @@ const CALLS = [
   "POST /nodes/{node}/qemu/{vmid}/agent/ping",
   "POST /nodes/{node}/qemu/{vmid}/agent/set-user-password",
   "POST /nodes/{node}/qemu/{vmid}/clone",
+  "POST /nodes/{node}/qemu/{vmid}/snapshot",
+  "POST /nodes/{node}/qemu/{vmid}/snapshot/{snapname}/rollback",
   "POST /nodes/{node}/qemu/{vmid}/status/reboot",
   "POST /nodes/{node}/qemu/{vmid}/status/reset",
   "POST /nodes/{node}/qemu/{vmid}/status/resume",
@@ -121,6 +127,7 @@ describe("each call of the PVE client", () => {
       await runAll(cloud, cloud.protect?.({ externalId, on }) ?? [], options());
     }
     simulator.addBackup({ vmid: 100_000, takenAt: Date.now() + 2_000, storage: "local" });
+    await snapshotsAndRescue(externalId);
     await runAll(cloud, cloud.remove({ externalId, backups: true }), options());
     await rebuilt();
     const { username, password: secret } = simulator.root;
@@ -159,6 +166,20 @@ describe("each call of the PVE client", () => {
     const now = simulator.state.vms.find((vm) => vm.vmid > old.vmid);
     expect(now?.config).toMatchObject({ startup: "order=3,up=5", cpulimit: "1.5" });
     await runAll(cloud, cloud.remove({ externalId: String(now?.vmid) }), options());
+  }
+
+  async function snapshotsAndRescue(externalId: string): Promise<void> {
+    const { snapshots, rescue } = opened.cloud;
+    if (snapshots === undefined || rescue === undefined) throw new Error("PVE has both");
+    const order = { externalId, name: "before-upgrade", description: "5+5 %2B ü", withMemory: true };
+    for (const steps of [
+      snapshots.create(order),
+      snapshots.rollback({ externalId, name: order.name }),
+      snapshots.remove({ externalId, name: order.name }),
+      rescue.enter({ externalId, media: "local:iso/rescue.iso" }),
+      rescue.leave({ externalId }),
+    ])
+      await runAll(opened.cloud, steps, options());
   }
 
   it("was recorded, and no other", () => {
