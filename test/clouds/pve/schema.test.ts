@@ -5,7 +5,7 @@ import { createPveCloud } from "../../../src/clouds/pve/cloud.ts";
 import { powerVerbs } from "../../../src/core/cloud.ts";
 import { invalidRequests, loadPveApi } from "../../support/pve-schema.ts";
 import { recordingLog } from "../recording-log.ts";
-import { type RunOptions, runAll } from "../run-step.ts";
+import { contextOf, definitionOf, type RunOptions, runAll } from "../run-step.ts";
 import { type Opened, openSimulator, optionsOf } from "./open-simulator.ts";
 
 /** All that the client ever asks; adding a call to it means adding it here. */
@@ -128,6 +128,7 @@ describe("each call of the PVE client", () => {
     }
     simulator.addBackup({ vmid: 100_000, takenAt: Date.now() + 2_000, storage: "local" });
     await snapshotsAndRescue(externalId);
+    await lookedAtByAnother(externalId);
     await runAll(cloud, cloud.remove({ externalId, backups: true }), options());
     await rebuilt();
     const { username, password: secret } = simulator.root;
@@ -138,6 +139,19 @@ describe("each call of the PVE client", () => {
     );
     await byTicket.check();
     await byTicket.close();
+  }
+
+  /** A task that this process's watcher has not seen the end of is asked for itself. */
+  async function lookedAtByAnother(externalId: string): Promise<void> {
+    const { simulator } = opened;
+    const another = createPveCloud(optionsOf(simulator), { log: recordingLog().log });
+    const [planned] = another.power({ externalId, verb: "start" });
+    if (planned === undefined) throw new Error("no step");
+    const context = contextOf(another, planned, options());
+    const upid = simulator.state.tasks.findLast((task) => task.type === "qmstart")?.upid;
+    const looked = { ...context, reference: { upid } };
+    expect(await definitionOf(another, planned.name).verify?.(looked)).toMatchObject({ kind: "done" });
+    await another.close();
   }
 
   /** Another server, with all that a rebuild hands on. */
