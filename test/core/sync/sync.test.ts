@@ -484,6 +484,30 @@ eachBackend("sync", (open) => {
       expect(run?.errors[0]).toContain("The server twin (twin) carries the marker");
     });
 
+    test("what an operation is about to delete after a rebuild is reported only when that has ended without it", async () => {
+      const built = await operation("succeeded");
+      const rebuilt = await operation("needs_attention", { lockKey: "server:1" });
+      await database.sql(
+        `UPDATE operations SET output = '{"retiring": {"externalId": "old"}}', cloud_id = (SELECT id FROM clouds) WHERE id = $1`,
+        [rebuilt],
+      );
+      await server("new");
+      cloud.servers = [
+        remote("old", "stopped", { markers: [`op=${built}.1`] }),
+        remote("other", "stopped", { markers: [`op=${built}.1`] }),
+        remote("new", "active", { markers: [`op=${rebuilt}.1`] }),
+      ];
+      const reported = async () => (await sync("servers")).lateTwins.map((twin) => twin.externalId);
+
+      expect(await reported()).toEqual(["other"]);
+
+      await database.sql(
+        `UPDATE operations SET state = 'failed', finished_at = clock() - interval '1 minute' WHERE id = $1`,
+        [rebuilt],
+      );
+      expect(await reported()).toEqual(["old", "other"]);
+    });
+
     test("150 servers that all changed are written with their events", async () => {
       cloud.servers = [];
       for (let n = 0; n < 150; n += 1) {
