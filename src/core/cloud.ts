@@ -78,6 +78,8 @@ export interface RemoteServer {
   data?: Record<string, unknown>;
   /** The cloud itself refuses to delete it; absent where it cannot say. */
   deleteProtected?: boolean;
+  /** What stays the same for the life of a server where ids are used again (PVE: the SMBIOS uuid); see servers/identity.ts. */
+  identity?: string;
   /** All that it has; only in lists, and only when the cloud says so on the way. Absent says nothing. */
   snapshots?: readonly RemoteSnapshot[];
 }

@@ -97,6 +97,7 @@ export async function remoteServerOf(
     ...(addresses ? { addresses: await addressesOf(client, found, { status, signal }) } : {}),
     markers,
     deleteProtected: isProtected(config),
+    identity: uuid ?? "",
     // Of a VM without our marker nothing is recorded: it may be a stranger's that got the number.
     data:
       markers.length === 0

@@ -2,7 +2,9 @@
 import type { Transaction } from "../../database/client.ts";
 import { newId } from "../../database/id.ts";
 import type { RemoteServer } from "../cloud.ts";
-import type { Problem } from "../errors.ts";
+import { isServiceError, type Problem } from "../errors.ts";
+import { isAnother } from "../servers/identity.ts";
+import { setMissing } from "../servers/observe.ts";
 import { type Call, goOn } from "./boundary.ts";
 import { pointOfNoReturn } from "./cancel.ts";
 import { fenced, park } from "./claim.ts";
@@ -94,8 +96,9 @@ export async function finishStep(run: Run, at: At, outcome: StepOutcome): Promis
   });
 }
 
-export async function failStep(run: Run, at: At, problem: Problem, server?: RemoteServer): Promise<Progress> {
+export async function failStep(run: Run, at: At, problem: Problem, seen?: RemoteServer): Promise<Progress> {
   const { engine } = run;
+  const server = seen ?? (await lookAgain(run, at));
   return fenced(engine.database, run.claim, async (tx, row) => {
     await tx.sql(
       `UPDATE operation_steps SET state = 'failed', problem = $3::jsonb, finished_at = clock()
@@ -103,7 +106,9 @@ export async function failStep(run: Run, at: At, problem: Problem, server?: Remo
       [row.id, at.step.seq, problem],
     );
     await closeWaits(tx, row.id);
-    if (server !== undefined) await applyOutcome(tx, row, { server });
+    if (server === "missing" && row.serverId !== null)
+      await setMissing(tx, { serverId: row.serverId, operationId: row.id });
+    else if (server !== undefined && server !== "missing") await applyOutcome(tx, row, { server });
     if (row.endState !== null) {
       const message = `${at.step.label} did not work: ${problem.message}`;
       await needAttention(engine, tx, row, { ...problem, message });
@@ -115,6 +120,32 @@ export async function failStep(run: Run, at: At, problem: Problem, server?: Remo
     await needAttention(engine, tx, row, { ...problem, message });
     return "ended";
   });
+}
+
+const lookAgainMs = 10_000;
+
+/** Who reads that it did not work reads beside it what the server is now. A cloud that cannot tell leaves the row as it is. */
+async function lookAgain(run: Run, at: At): Promise<RemoteServer | "missing" | undefined> {
+  const { serverId, cloudName, endState } = at.operation;
+  // What is just being made is undone, and what is being undone reports by itself.
+  if (serverId === null || cloudName === null || endState !== null) return undefined;
+  const rows = await run.engine.database.sql<{ externalId: string | null; data: Record<string, unknown> }>(
+    `SELECT external_id AS "externalId", provider_data AS data FROM servers
+     WHERE id = $1 AND deleted_at IS NULL AND state <> ALL('{pending,building}')`,
+    [serverId],
+  );
+  const { externalId = null, data = {} } = rows[0] ?? {};
+  if (externalId === null) return undefined;
+  const signal = AbortSignal.any([run.signal, AbortSignal.timeout(lookAgainMs)]);
+  try {
+    const server = await run.engine.clouds.get(cloudName).inspect(externalId, signal);
+    return isAnother(data, server) ? "missing" : server;
+  } catch (error) {
+    if (run.signal.aborted) throw run.signal.reason;
+    if (isServiceError(error, "cloud_not_found")) return "missing";
+    run.engine.log.info({ err: error, operation: at.operation.publicId }, "could not look at the server");
+    return undefined;
+  }
 }
 
 /** Why what was made must stay, or null when it may be undone. */

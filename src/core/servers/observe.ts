@@ -1,10 +1,12 @@
 import type { Queryable } from "../../database/client.ts";
 import type { RemoteServer, ServerState } from "../cloud.ts";
 import { recordEvent } from "../operations/events.ts";
+import { isAnother } from "./identity.ts";
 
 interface Before {
   state: ServerState;
   externalId: string | null;
+  data: Record<string, unknown>;
 }
 
 const namedTransitions: Partial<Record<ServerState, string>> = {
@@ -28,6 +30,19 @@ export async function setServerState(
   await recordStateChange(database, { ...change, before });
 }
 
+/** Its cloud has it no more, or somebody else under its id; it stays ours until somebody decides. */
+export async function setMissing(
+  database: Queryable,
+  { serverId, operationId }: { serverId: string; operationId: string | null },
+): Promise<void> {
+  await database.sql(
+    `UPDATE servers SET missing_since = COALESCE(missing_since, clock()), synced_at = clock(), provider_status = NULL
+     WHERE id = $1`,
+    [serverId],
+  );
+  await setServerState(database, { serverId, state: "missing", operationId });
+}
+
 interface Observed {
   serverId: string;
   remote: RemoteServer;
@@ -40,7 +55,7 @@ interface Observed {
 export async function applyObserved(database: Queryable, seen: Observed): Promise<void> {
   const { serverId, remote, replaces } = seen;
   const rows = await database.sql<Before>(
-    `SELECT state, external_id AS "externalId" FROM servers WHERE id = $1 FOR UPDATE`,
+    `SELECT state, external_id AS "externalId", provider_data AS data FROM servers WHERE id = $1 FOR UPDATE`,
     [serverId],
   );
   const before = rows[0];
@@ -48,6 +63,10 @@ export async function applyObserved(database: Queryable, seen: Observed): Promis
   const known = [null, remote.externalId, replaces];
   if (!known.includes(before.externalId)) {
     throw new Error(`server ${serverId} is ${before.externalId} in its cloud, not ${remote.externalId}`);
+  }
+  if (before.externalId === remote.externalId && isAnother(before.data, remote)) {
+    await setMissing(database, seen);
+    return;
   }
   await database.sql(
     `UPDATE servers SET external_id = $2, state = $3, provider_status = $4, vcpus = COALESCE(NULLIF($5::int, 0), vcpus),

@@ -6,7 +6,7 @@ import type { Transaction } from "../../database/client.ts";
 import type { RemoteServer, ServerState } from "../cloud.ts";
 import { isServiceError, problemOf } from "../errors.ts";
 import { liveStates } from "../operations/state.ts";
-import { applyObserved, setServerState } from "../servers/observe.ts";
+import { applyObserved, setMissing } from "../servers/observe.ts";
 import { BATCH, believe, type LateTwin, listed, type SyncPass, writeBatch } from "./pass.ts";
 import { syncSnapshots } from "./snapshots.ts";
 
@@ -139,11 +139,7 @@ async function noteMissing(
     const ids = gone.slice(from, from + BATCH);
     await writeBatch(pass, async (tx) => {
       for (const server of await lockUntouched(tx, pass, ids)) {
-        await tx.sql(
-          "UPDATE servers SET missing_since = clock(), synced_at = clock(), provider_status = NULL WHERE id = $1",
-          [server.id],
-        );
-        await setServerState(tx, { serverId: server.id, state: "missing", operationId: null });
+        await setMissing(tx, { serverId: server.id, operationId: null });
         pass.counts.missing += 1;
       }
     });

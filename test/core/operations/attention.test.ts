@@ -213,6 +213,12 @@ describe("an operation that needs attention", () => {
     await at.process("one").tick();
     expect((await at.steps(id))[1]).toMatchObject({ state: "intent", inDoubt: true });
     at.simulator.addFault({ ...gatewayAway, path: "/compute/" });
+    // Longer than the patience with a call that did nothing: until the step's own deadline.
+    for (let minute = 0; minute < 6; minute += 1) {
+      await at.later(60_000);
+      await at.process("one").tick();
+    }
+    expect((await at.operation(id)).state).toBe("waiting");
 
     const stuck = await at.finish("one", id);
     expect(stuck).toMatchObject({ state: "needs_attention", problem: { code: "unknown_outcome" } });
