@@ -40,7 +40,7 @@ async function serveRatatosk(): Promise<string> {
   const { url, redisUrl, servers = 0, signingSecret } = options;
   const database = await openDatabase({ url });
   await furnish(database, instantCloud, { slots: 10, servers });
-  const jobs = await createJobs({ database, redisUrl, log });
+  const jobs = await createJobs({ database, redisUrl, log, alone: database.mode === "embedded" });
   const { engine, entrance } = engineOn(database, instantCloud, jobs.wake);
   const bot = createSlackBot({
     token: "xoxb-bench",

@@ -28,7 +28,7 @@ export async function benchEngine({ short }: { short: boolean }): Promise<void> 
 
 async function measure({ redisUrl }: Backend, database: Database, count: number): Promise<void> {
   await furnish(database, instantCloud, { slots: concurrency * 2, servers: count * 2 });
-  const jobs = await createJobs({ database, redisUrl, log });
+  const jobs = await createJobs({ database, redisUrl, log, alone: database.mode === "embedded" });
   const counted = counting(database);
   const { engine, entrance } = engineOn(counted.database, instantCloud, jobs.wake);
   const worker = createWorker(engine, { concurrency });

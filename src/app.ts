@@ -106,7 +106,8 @@ export async function openDomain(
     await syncEndpoints(database, secrets, settings.webhooks);
     // The data directory's lock says that nobody else runs on it: a lease from before is a dead process's.
     if (database.mode === "embedded") await releaseLeases(database);
-    const jobs = await createJobs({ database, redisUrl: settings.redisUrl, log });
+    const alone = database.mode === "embedded";
+    const jobs = await createJobs({ database, redisUrl: settings.redisUrl, log, alone });
     const engine: Engine = {
       database,
       clouds,

@@ -38,12 +38,14 @@ export async function createJobs(options: {
   database: Database;
   redisUrl?: string | undefined;
   log: Logger;
+  /** No other process can have this database: nudges need no queue, and the queue's work would delay everybody's. */
+  alone?: boolean | undefined;
 }): Promise<Jobs> {
   const queues = await openQueues(options);
   const timers: NodeJS.Timeout[] = [];
   const runs = new Map<string, () => Promise<void>>();
   return {
-    wake: createWake(queues),
+    wake: createWake(queues, { alone: options.alone === true }),
     schedule(name, everyMs, run) {
       runs.set(name, run);
       queues.work("schedules", 4, async (job) => {
@@ -73,7 +75,7 @@ export async function createJobs(options: {
 type Queues = Awaited<ReturnType<typeof openQueues>>;
 type Nudge = { from: string; hops: number };
 
-function createWake(queues: Queues): Wake {
+function createWake(queues: Queues, { alone }: { alone: boolean }): Wake {
   const me = randomUUID();
   const local = localWake();
   const listening = new Map<WakeTopic, number>();
@@ -96,7 +98,7 @@ function createWake(queues: Queues): Wake {
     nudge(topic) {
       assertOutsideTransaction("The queue");
       local.nudge(topic);
-      if (pending.has(topic)) return;
+      if (alone || pending.has(topic)) return;
       pending.add(topic);
       setTimeout(() => {
         pending.delete(topic);
@@ -104,7 +106,7 @@ function createWake(queues: Queues): Wake {
       }, COALESCE_MS).unref();
     },
     onNudge(topic, listener) {
-      queues.work("nudges", 1, receive);
+      if (!alone) queues.work("nudges", 1, receive);
       listening.set(topic, (listening.get(topic) ?? 0) + 1);
       const end = local.onNudge(topic, listener);
       return () => {

@@ -126,6 +126,28 @@ describe.skipIf(TEST_REDIS_URL === undefined)("jobs of two processes (Redis: TES
   behaviour(database, TEST_REDIS_URL);
 });
 
+describe("a process that has its database to itself", () => {
+  const database = embedded();
+
+  test("wakes its own listeners at once and puts no nudge into the queue, which still serves its schedules", async () => {
+    const jobs = await createJobs({ database: database(), log, alone: true });
+    let [heard, ran] = [0, 0];
+    jobs.wake.onNudge("operations", () => (heard += 1));
+    jobs.schedule("tidy", 50, () => {
+      ran += 1;
+      return Promise.resolve();
+    });
+
+    for (let n = 0; n < 100; n += 1) jobs.wake.nudge("operations");
+    expect(heard).toBe(100);
+    await until("the schedule", () => ran > 0);
+
+    const { rows } = await database().queuePool.query("SELECT DISTINCT queue FROM bullmq.meta");
+    expect(rows).toEqual([{ queue: "schedules" }]);
+    await jobs.close();
+  });
+});
+
 describe("Redis away", () => {
   const database = embedded();
 
