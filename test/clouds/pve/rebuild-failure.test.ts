@@ -107,6 +107,31 @@ describe("a failure before the switch", () => {
     expect(await at.server()).toMatchObject({ state: "stopped" });
   });
 
+  it("the old system is deleted by somebody meanwhile: the new one takes its place all the same", async () => {
+    const at = await open();
+    const net0 = at.vm(OLD)?.config["net0"];
+    at.beforeStep("pve.retire_halt", () => at.simulator.removeVm(OLD));
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation).toMatchObject({ state: "succeeded", problem: null });
+    expect(at.made()).toMatchObject([{ vmid: NEW, status: "running", config: { net0 } }]);
+    expect((await at.lines(operation.id)).join("\n")).toMatch(
+      /Switch the old system off: the old system was gone from the cloud already/u,
+    );
+  });
+
+  it("the old system is deleted by somebody, and the new one fails: the server is gone, and that is said", async () => {
+    const at = await open();
+    at.beforeStep("pve.start_new", () => {
+      at.simulator.removeVm(OLD);
+      at.simulator.addTaskFault({ task: "qmstart", outcome: "fail", message: "QEMU exited with code 1" });
+    });
+    const operation = await at.order("server.rebuild", UBUNTU);
+    expect(operation.state).toBe("failed");
+    expect(at.made()).toEqual([]);
+    expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "deleted" });
+    expect((await at.lines(operation.id)).join("\n")).toMatch(/it was removed in the cloud meanwhile/u);
+  });
+
   it("a guest that ignores the shutdown loses its power in the end", async () => {
     const at = await open({ simulator: { traps: { deafGuests: true } } });
     expect(await at.order("server.rebuild", UBUNTU)).toMatchObject({ state: "succeeded" });

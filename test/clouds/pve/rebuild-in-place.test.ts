@@ -57,6 +57,28 @@ describe("in place, because there is no room for both", () => {
     ]);
   });
 
+  it("cancelled before the deletion: the old system runs again; after it that is refused", async () => {
+    const at = await full();
+    const cancel = async (operationId: string) => {
+      const { publicId } = await at.operation(operationId);
+      return at.ask(at.rita, "ops.cancel", { operation: publicId });
+    };
+    const early = await at.begin("server.rebuild", IN_PLACE);
+    at.beforeStep("pve.retire_halt", () => cancel(early));
+    expect(await at.finish(early)).toMatchObject({ state: "cancelled" });
+    expect(at.made()).toMatchObject([{ vmid: OLD, status: "running", guest: { boots: 2 } }]);
+    expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "active" });
+    const late = await at.begin("server.rebuild", IN_PLACE);
+    let refusal: unknown;
+    at.beforeStep("pve.clone", async () => {
+      refusal = await cancel(late).catch((error: unknown) => error);
+    });
+    expect(await at.finish(late)).toMatchObject({ state: "succeeded" });
+    expect(refusal).toMatchObject({
+      message: expect.stringMatching(/^Too late to cancel .*: The old system is deleted\.$/u),
+    });
+  });
+
   it("a deletion that fails is undone: the old system runs again", async () => {
     const at = await full();
     at.simulator.addTaskFault({
