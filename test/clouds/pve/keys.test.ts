@@ -5,7 +5,7 @@ import { fingerprintOf } from "../../../src/core/servers/keys.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
 import { ed25519Key, rsaKey } from "../../support/ssh-key.ts";
-import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
+import { dieAtEachMoment, openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD } from "./world.ts";
 
 const WEB = { server: "web-1" };
@@ -126,6 +126,7 @@ it("each write of the keys lost once: they are set as asked for, once", async ()
     ["status", 595],
     ["status", 596],
     ["status_after", 596],
+    ["drop_after", 0],
   ] as const) {
     const at = await open();
     at.simulator.addFault({ method: "PUT", path: "/config$", kind, status });
@@ -136,4 +137,13 @@ it("each write of the keys lost once: they are set as asked for, once", async ()
     await at.close();
     world = undefined;
   }
+});
+
+it("a worker that dies at each moment of new keys: they are as asked for", async () => {
+  const at = await open();
+  const deaths = await dieAtEachMoment(at, {
+    begin: (nth) => at.begin("server.keys", { ...WEB, keys: ed25519Key("ada", nth) }),
+    check: (nth) => expect(storedKeys(at)).toEqual([ed25519Key("ada", nth)]),
+  });
+  expect(deaths).toBeGreaterThan(3);
 });

@@ -5,7 +5,7 @@ import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
 import { ed25519Key } from "../../support/ssh-key.ts";
 import { recordingLog } from "../recording-log.ts";
-import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
+import { dieAtEachMoment, openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD, type PveWorldOptions } from "./world.ts";
 
 const WEB = { server: "web-1" };
@@ -209,6 +209,7 @@ describe("answers that are lost", () => {
       ["status", 595],
       ["status", 596],
       ["status_after", 596],
+      ["drop_after", 0],
     ] as const) {
       const at = await open();
       at.simulator.addFault({ method: "POST", path: "/agent/set-user-password$", kind, status });
@@ -230,6 +231,17 @@ describe("answers that are lost", () => {
       await at.close();
       world = undefined;
     }
+  });
+
+  it("a worker that dies at each moment: the guest has the password that is shown", async () => {
+    const at = await open();
+    const ended: string[] = [];
+    const deaths = await dieAtEachMoment(at, {
+      begin: () => at.begin("server.password", WEB),
+      check: (_nth, operation) => void ended.push(operation.id),
+    });
+    expect(deaths).toBeGreaterThan(3);
+    expect(passwordIn(at)).toBe(await revealed(at, ended.at(-1) ?? ""));
   });
 
   it("a password that PVE quotes in a refusal does not get out", async () => {

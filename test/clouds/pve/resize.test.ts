@@ -6,7 +6,7 @@ import { createWorker } from "../../../src/core/operations/worker.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
 import { recordingLog } from "../recording-log.ts";
-import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
+import { dieAtEachMoment, openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD, type PveWorldOptions } from "./world.ts";
 
 const GIB = 2 ** 30;
@@ -343,6 +343,7 @@ describe("answers that are lost, and what is busy for a moment", () => {
       ["status", 595],
       ["status", 596],
       ["status_after", 596],
+      ["drop_after", 0],
     ] as const) {
       const at = await open();
       at.simulator.addFault({ method: "PUT", path: "/resize$", kind, status });
@@ -417,39 +418,32 @@ describe("answers that are lost, and what is busy for a moment", () => {
   it("a worker that dies at each moment of a resize: another one ends it, with one restart", {
     timeout: 60_000,
   }, async () => {
-    class Death extends Error {}
     const at = await open();
-    let isWhole = false;
-    for (let nth = 1; nth < 40 && !isWhole; nth += 1) {
-      const cpu = nth % 2 === 0 ? 2 : 4;
-      const operationId = await at.begin("server.resize", { ...WEB, cpu: `${cpu}`, disk: `${10 + nth}G` });
-      const life = { left: nth };
-      const dying = {
-        ...at.engine,
-        worker: "first",
-        reached() {
-          life.left -= 1;
-          if (life.left === 0) throw new Death();
-        },
-      };
-      const first = createWorker(dying, { concurrency: 4, now: at.time.now });
-      for (let round = 0; round < 200 && life.left > 0 && !isWhole; round += 1) {
-        await first.tick();
-        await first.watcher.tick();
-        isWhole = (await at.operation(operationId)).state === "succeeded";
-        await at.time.later(1_000);
-      }
-      // Its lease runs out, and the watch of the cloud was its own, too.
-      await at.time.later(20_000);
-      const end = await at.rest(operationId, "second");
-      expect(end, `death ${nth}`).toMatchObject({ state: "succeeded", problem: null });
-      expect(at.vm(), `death ${nth}`).toMatchObject({
-        pending: {},
-        guest: { boots: 1 + nth },
-        config: { cores: `${cpu}` },
-      });
-      expect(diskOf(at)).toBe(10 + nth);
-    }
-    expect(isWhole).toBe(true);
+    const cpuOf = (nth: number) => (nth % 2 === 0 ? "2" : "4");
+    const deaths = await dieAtEachMoment(at, {
+      begin: (nth) => at.begin("server.resize", { ...WEB, cpu: cpuOf(nth), disk: `${10 + nth}G` }),
+      check(nth) {
+        expect(at.vm(), `death ${nth}`).toMatchObject({
+          pending: {},
+          guest: { boots: 1 + nth },
+          config: { cores: cpuOf(nth) },
+        });
+        expect(diskOf(at)).toBe(10 + nth);
+      },
+    });
+    expect(deaths).toBeGreaterThan(8);
+  });
+
+  it("a worker that dies at each moment of a restart: another one ends it, stopped and started once", {
+    timeout: 60_000,
+  }, async () => {
+    const at = await open();
+    const deaths = await dieAtEachMoment(at, {
+      begin: () => at.begin("server.restart", WEB),
+      check(nth) {
+        expect(at.vm(), `death ${nth}`).toMatchObject({ status: "running", guest: { boots: 1 + nth } });
+      },
+    });
+    expect(deaths).toBeGreaterThan(8);
   });
 });
