@@ -299,7 +299,7 @@ async function schedule(settings: Settings, { database, jobs, clouds, engine }: 
 }
 
 function policiesOf(settings: Settings): Policies {
-  const { confirm, secretHours, deleteGraceHours } = settings.policies;
+  const { confirm, secretHours, deleteGraceHours, stepUp } = settings.policies;
   const channel = (address: Settings["channels"]["alerts"][number]) => ({
     ...address,
     workspace: address.workspace ?? "",
@@ -307,6 +307,7 @@ function policiesOf(settings: Settings): Policies {
   return {
     confirmDestructive: confirm.destructive,
     confirmWithinMs: confirm.withinMinutes * minuteMs,
+    stepUp,
     secretLifetimeMs: secretHours * 60 * minuteMs,
     operationChannels: settings.channels.operations.map(channel),
     alertChannels: settings.channels.alerts.map(channel),

@@ -174,6 +174,8 @@ export const Policies = z.strictObject({
   confirm: z
     .strictObject({ destructive: yes.default(true), withinMinutes: whole(1, 10_080).default(30) })
     .prefault({}),
+  /** When customers confirm with their authenticator app before what hurts. */
+  stepUp: z.enum(["off", "enrolled", "always"]).default("enrolled"),
   /** How long a new password may be fetched. */
   secretHours: whole(1, 720).default(24),
   /** How long a deleted server is kept, switched off, and can be brought back; 0: it is gone at once. */

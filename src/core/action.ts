@@ -7,6 +7,7 @@ import type { Clouds, ServerState } from "./cloud.ts";
 import type { Problem } from "./errors.ts";
 import type { Engine } from "./operations/engine.ts";
 import type { PlannedStep, StepDefinition } from "./operations/step.ts";
+import type { StepUpPolicy } from "./people/step-up.ts";
 import type { View } from "./view.ts";
 
 /** What a lookup lists, always filtered by principal (core/lookup.ts). */
@@ -60,6 +61,8 @@ export interface Policies {
   confirmDestructive: boolean;
   /** How long an unconfirmed operation stays. */
   confirmWithinMs: number;
+  /** When customers confirm with their authenticator app; those who have one, when absent. */
+  stepUp?: StepUpPolicy;
   /** How long a password may be fetched. */
   secretLifetimeMs: number;
   /** Where the cards of operations go that nobody asked for in a chat. */
@@ -86,6 +89,8 @@ interface ActionBase<Input> {
   readonly audience: readonly Audience[];
   readonly permission: Permission;
   readonly risk: "read" | "change" | "destructive";
+  /** A customer shows first, not long ago, that it is them (people/step-up.ts). */
+  readonly stepUp?: true;
 }
 
 export interface ReadAction<Input = unknown> extends ActionBase<Input> {
@@ -101,6 +106,8 @@ export interface ImmediateAction<Input = unknown> extends ActionBase<Input> {
 
 export interface ImmediateResult {
   view: View;
+  /** Why it was refused, for the audit entry; for what must be kept of a refusal, which an error would undo. */
+  denied?: string;
   /** The operation it touched or made, for the audit entry and the card. */
   operationId?: string;
   subject?: string;

@@ -147,7 +147,9 @@ async function runImmediate(
         subject: result.subject ?? null,
         customerId: tenantOf(context.principal),
         operationId: result.operationId ?? null,
-        outcome: "allowed",
+        ...(result.denied === undefined
+          ? { outcome: "allowed" as const }
+          : { outcome: "denied" as const, reason: result.denied }),
       });
       return { kind: "view", view: result.view };
     });

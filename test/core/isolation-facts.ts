@@ -106,7 +106,16 @@ export function textOf(given: unknown): string {
 /** One number for all rows that are not this customer's (null: for all rows). */
 export async function digest({ world }: Tenants, customerId: string | null): Promise<string> {
   const parts = [
-    ...["customers", "servers", "operations", "events", "endpoints", "identities", "link_codes"].map(
+    ...[
+      "customers",
+      "servers",
+      "operations",
+      "events",
+      "endpoints",
+      "identities",
+      "link_codes",
+      "customer_factors",
+    ].map(
       (table) =>
         `SELECT t::text FROM ${table} t WHERE t.${table === "customers" ? "id" : "customer_id"} IS DISTINCT FROM $1::uuid`,
     ),

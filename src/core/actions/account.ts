@@ -15,6 +15,7 @@ import {
   makeLinkCode,
   unlink,
 } from "../people/link.ts";
+import { findFactor } from "../people/step-up.ts";
 import { customerOption } from "./options.ts";
 
 const whose = { ...customerOption, required: true, subject: true } as const;
@@ -68,6 +69,7 @@ export const accountShow = defineRead<ShowInput>({
     );
     if (account === undefined) throw new Error(`customer ${customer.id} vanished`);
     const { email, maxServers, servers } = account;
+    const factor = await findFactor(database, customer);
     const identities = await listIdentities(database, customer);
     return {
       title: customer.name,
@@ -79,6 +81,7 @@ export const accountShow = defineRead<ShowInput>({
           label: "Servers",
           value: maxServers === null ? `${servers}` : `${servers} of at most ${maxServers}`,
         },
+        { label: "Authenticator app", value: factor?.confirmed === true ? "in use" : "not set up" },
       ],
       table: {
         columns: ["Linked chat account", "Since", "By"],

@@ -6,6 +6,7 @@ import { accountCode, accountShow, accountUnlink, link } from "./account.ts";
 import { serverBuild } from "./build.ts";
 import { cloudList, cloudMaintenance } from "./cloud.ts";
 import { serverDelete } from "./delete.ts";
+import { accountSecure, accountUnsecure, accountVerify } from "./factor.ts";
 import { help } from "./help.ts";
 import { serverKeys } from "./keys.ts";
 import { serverList, serverShow } from "./list.ts";
@@ -59,6 +60,9 @@ const actions: readonly Action[] = [
   accountShow,
   accountCode,
   accountUnlink,
+  accountSecure,
+  accountVerify,
+  accountUnsecure,
   help,
 ];
 

@@ -27,6 +27,7 @@ export const serverPassword = defineOperation<PasswordInput>({
   audience: ["staff", "customer"],
   permission: "server.change",
   risk: "change",
+  stepUp: true,
   specVersion: 1,
   input: PasswordInput,
   options: [serverOption],

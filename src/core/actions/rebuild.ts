@@ -54,6 +54,7 @@ const common = {
   audience: ["staff", "customer"],
   permission: "server.change",
   risk: "destructive",
+  stepUp: true,
   specVersion: 1,
   during: "rebuilding",
   prepare,

@@ -213,6 +213,7 @@ export const snapshotRollback = defineOperation<PickInput>({
   audience: ["staff", "customer"],
   permission: "server.change",
   risk: "destructive",
+  stepUp: true,
   specVersion: 1,
   input: PickInput,
   options: [serverOption, snapshotOption],

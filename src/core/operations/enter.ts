@@ -5,6 +5,7 @@ import type { ActionContext, ChangePlan, OperationAction } from "../action.ts";
 import { recordAudit } from "../audit/record.ts";
 import { hashOf } from "../canonical.ts";
 import { isServiceError, ServiceError } from "../errors.ts";
+import { requireStepUp } from "../people/step-up.ts";
 import { requireNoMaintenance } from "../servers/maintenance.ts";
 import { endOperation } from "./end.ts";
 import { recordEvent } from "./events.ts";
@@ -50,6 +51,7 @@ export async function enterOperation(context: TransactionContext, request: Enter
   if (earlier !== null) return earlier;
   if (planned.refusal !== undefined) throw planned.refusal;
   const { plan } = planned;
+  if (request.action.stepUp === true) await requireStepUp(context);
   await requireNoMaintenance(tx, principal, plan);
   const prepared = await request.action.prepare?.(context, plan, request.input);
   const made = prepared?.serverId;

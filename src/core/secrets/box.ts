@@ -13,7 +13,7 @@ const CIPHER = "aes-256-gcm";
 const NONCE_BYTES = 12; // NIST SP 800-38D §8.2
 const TAG_BYTES = 16;
 
-export type SecretKind = "root_password" | "webhook_signing";
+export type SecretKind = "root_password" | "webhook_signing" | "totp";
 
 export interface SecretToStore {
   kind: SecretKind;

@@ -83,6 +83,14 @@ export const samples: readonly Sample[] = [
       return forAda(stage, { identity: "slack:UADA" });
     },
   },
+  // Only a customer has these two; their own sample is in test/core/people/step-up.test.ts.
+  { action: "account.secure", options: {}, refused: "forbidden" },
+  { action: "account.verify", options: { code: "123456" }, refused: "forbidden" },
+  {
+    action: "account.unsecure",
+    options: (stage) => forAda(stage, {}),
+    refused: "nothing_to_change",
+  },
   { action: "help", options: { topic: "server resize" } },
   {
     action: "ops.confirm",

@@ -294,6 +294,7 @@ describe("the account", () => {
       { label: "Reference", value: "ada" },
       { label: "E-mail", value: "ada@example.com" },
       { label: "Servers", value: "0 of at most 3" },
+      { label: "Authenticator app", value: "not set up" },
     ]);
     expect(shown.table?.rows.map(([identity, , by]) => [identity, by])).toEqual([
       ["slack:UADA", "our team"],
