@@ -154,8 +154,9 @@ function namedNode(
   const row = nodes.find((one) => one.node.toLowerCase() === wanted.toLowerCase());
   if (row === undefined) {
     const names = nodes.map((one) => one.node).join(", ");
-    throw new ServiceError("cloud_invalid", `The cloud has no node ${wanted}. It has ${names}.`, {
+    throw new ServiceError("cloud_invalid", "The cloud has no such node. Staff see which ones it has.", {
       facts: { cloud: client.cloud, option: "node" },
+      staffDetail: `${client.cloud}: no node ${wanted}; it has ${names}`,
     });
   }
   if (!row.online) throw away(client, row.node);
@@ -163,8 +164,11 @@ function namedNode(
   if (canHave(row.node)) return row.node;
   throw new ServiceError(
     "cloud_invalid",
-    `The image cannot be copied to ${row.node}: its disk is on a storage of ${named.node} alone. Choose that node, or put a template of the same name on ${row.node}.`,
-    { facts: { cloud: client.cloud, option: "node" } },
+    "The image cannot be copied to that node: its disk is on a storage of another one alone. Choose the image's own node, or put a template of the same name on this one.",
+    {
+      facts: { cloud: client.cloud, option: "node" },
+      staffDetail: `${client.cloud}: template ${named.vmid} is on ${named.node}, ${row.node} does not reach its disk`,
+    },
   );
 }
 

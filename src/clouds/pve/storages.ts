@@ -30,7 +30,7 @@ async function listStorages(
 
 export interface StorageRequest {
   node: string;
-  /** By the order; its name may be told to who gave it. */
+  /** By the order. */
   asked: string | undefined;
   /** By the configuration. */
   configured: string | undefined;
@@ -95,7 +95,7 @@ function requireStorage(
       "cloud_invalid",
       asked === undefined
         ? "The storage that is configured for this cloud is not there. Our operators must correct it."
-        : `Node ${node} has no storage "${asked}" for servers, or our credential may not use it. It has ${names}.`,
+        : "The node has no such storage for servers, or our credential may not use it. Staff see which ones it has.",
       {
         facts: { cloud: client.cloud, ...(asked === undefined ? {} : { option: "storage" }) },
         staffDetail: `${client.cloud}: ${node} has ${names}, not ${named}`,
@@ -108,10 +108,10 @@ function requireStorage(
   return named;
 }
 
-function onlyThere(client: PveClient, { node, asked }: StorageRequest, named: string): ServiceError {
+function onlyThere(client: PveClient, { node }: StorageRequest, named: string): ServiceError {
   return new ServiceError(
     "cloud_invalid",
-    `The image cannot be copied to ${asked === undefined ? "there" : `"${asked}" of ${node}`}: PVE copies to another node only onto a storage that both nodes reach. Choose the image's own node, or put a template of the same name on the other one.`,
+    "The image cannot be copied to there: PVE copies to another node only onto a storage that both nodes reach. Choose the image's own node, or put a template of the same name on the other one.",
     {
       facts: { cloud: client.cloud, option: "node" },
       staffDetail: `${client.cloud}: ${named} is not shared, and the template is not on ${node}`,

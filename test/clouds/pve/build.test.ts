@@ -131,6 +131,16 @@ describe("what can be ordered", () => {
     expect(vm().config["ipconfig0"]).toBe("ip6=2001:db8::5/64,gw6=fe80::1");
   });
 
+  it("a copy to another node goes onto a storage that both reach", async () => {
+    const { order, vm, simulator } = await open();
+    const operation = await order("server.build", { ...BUILD, image: "ubuntu-24.04", node: "n2" });
+    expect(operation).toMatchObject({ state: "succeeded", problem: null });
+    expect(vm()).toMatchObject({ node: "n2", status: "running" });
+    expect(vm().disks["scsi0"]?.volid).toMatch(/^shared:/u);
+    const clone = simulator.state.requests.find(({ path }) => path.endsWith("/clone"));
+    expect(clone?.params).toMatchObject({ target: "n2", storage: "shared", full: "1" });
+  });
+
   it("a linked clone shares its template's disk", async () => {
     const { order, vm, simulator } = await open();
     const operation = await order("server.build", { ...BUILD, image: "ubuntu-24.04", clone: "linked" });
@@ -268,27 +278,34 @@ describe("what is refused before anything is made", () => {
 
   it("by the preflight: an unknown node, storage or network, and a linked clone to another storage", async () => {
     const { order, changes, made } = await open({ client: { clone: "linked" } });
-    const refusals: [Record<string, string>, RegExp][] = [
-      [{ node: "n3" }, /^The cloud has no node n3\. It has n1, n2\.$/u],
-      [
-        { node: "n2", image: "ubuntu-24.04", clone: "full", storage: "nfs9" },
-        /^Node n2 has no storage "nfs9"/u,
-      ],
+    const toN2 = { node: "n2", image: "ubuntu-24.04", clone: "full" };
+    const refusals: [Record<string, string>, RegExp, RegExp][] = [
+      [{ node: "n3" }, /^The cloud has no such node\./u, /no node n3; it has n1, n2$/u],
+      [{ ...toN2, storage: "nfs9" }, /^The node has no such storage for servers/u, /n2 has .*, not nfs9$/u],
       // It takes backups alone.
-      [{ clone: "full", storage: "backups" }, /^Node n. has no storage "backups" for servers/u],
       [
-        { node: "n2", image: "ubuntu-24.04", clone: "full", storage: "local" },
-        /onto a storage that both nodes reach/u,
+        { clone: "full", storage: "backups" },
+        /^The node has no such storage for servers/u,
+        /, not backups$/u,
       ],
-      [{ storage: "shared" }, /^A linked clone stays on the storage of its template\./u],
+      [{ ...toN2, storage: "local" }, /onto a storage that both nodes reach/u, /local is not shared/u],
     ];
-    for (const [index, [change, message]] of refusals.entries()) {
+    for (const [index, [change, message, detail]] of refusals.entries()) {
       const operation = await order("server.build", { ...BUILD, name: `web-${index}`, ...change });
       expect(operation, JSON.stringify(change)).toMatchObject({
         state: "failed",
-        problem: { code: "cloud_invalid", message: expect.stringMatching(message) },
+        problem: {
+          code: "cloud_invalid",
+          message: expect.stringMatching(message),
+          staffDetail: expect.stringMatching(detail),
+        },
       });
+      // The customer sees what became of it, and no node or storage.
+      const card = JSON.stringify((await renderCard(database, operation.id, "customer")).view);
+      expect(card).not.toMatch(/\bn[123]\b|nfs9|backups|local/u);
     }
+    const linked = await order("server.build", { ...BUILD, name: "web-9", storage: "shared" });
+    expect(linked.problem?.message).toMatch(/^A linked clone stays on the storage of its template\./u);
     expect(changes()).toEqual([]);
     expect(made()).toEqual([]);
   });
