@@ -199,7 +199,10 @@ export interface SnapshotProcedures {
     description: string;
     withMemory: boolean;
   }): PlannedStep[];
-  /** Also brings the server back to the power it had. */
+  /**
+   * Also brings the server back to the power it had. Hands on `rolledBackTo`, the name, and `size`, the server's then, as
+   * soon as it has gone back.
+   */
   rollback(order: SnapshotRef): PlannedStep[];
   remove(order: SnapshotRef): PlannedStep[];
   /** Complete; throws `cloud_not_found` when the server is gone. */
@@ -208,7 +211,7 @@ export interface SnapshotProcedures {
 
 /** Procedures that boot a server from other media, and from its own disk again. */
 export interface RescueProcedures {
-  /** `media`: what to boot from; the cloud's configured one when absent. */
+  /** Hands on `rescueSet: true` once it would boot from there. `media`: what to boot from; the cloud's configured one when absent. */
   enter(order: { externalId: string; media?: string | undefined }): PlannedStep[];
   leave(order: { externalId: string }): PlannedStep[];
 }

@@ -113,13 +113,19 @@ const finders: Record<LookupKind, (database: Queryable, search: Search) => Promi
          FROM snapshots n JOIN servers s ON s.id = n.server_id
         WHERE ${ownRows("s.customer_id", 4)} AND s.deleted_at IS NULL AND ${matches("n.name")}
           AND ($5::text IS NULL OR s.public_id = $5 OR lower(s.name) = lower($5))
-        ORDER BY ${prefixFirst("n.name")}, n.taken_at DESC NULLS LAST, lower(n.name), s.public_id LIMIT $3`,
+        ORDER BY ${prefixFirst("n.name")}, n.taken_at DESC NULLS LAST, lower(n.name), s.public_id LIMIT $3 * 4`,
       [prefix, part, limit, tenantOf(principal), given(options["server"])],
     );
-    return rows.map(({ name, server, takenAt }) => ({
-      value: name,
-      label: [`${name} of ${server}`, ...(takenAt === null ? [] : [describeMoment(takenAt)])].join(", "),
-    }));
+    const choices = new Map<string, Choice>();
+    for (const { name, server, takenAt } of rows) {
+      const taken = takenAt === null ? [] : [describeMoment(takenAt)];
+      // Several servers may each have one of that name; a list may name a value only once.
+      const label = choices.has(name)
+        ? `${name}, of several servers`
+        : [`${name} of ${server}`, ...taken].join(", ");
+      choices.set(name, { value: name, label });
+    }
+    return [...choices.values()].slice(0, limit);
   },
 
   async plan(database, { prefix, part, limit, options }) {

@@ -19,12 +19,22 @@ const EMPTY_DRIVE = "none,media=cdrom";
 /** Never a slot that holds something: the cloud-init drive is usually ide2. */
 const SLOTS = ["ide0", "ide1", "ide2", "ide3", "sata0", "sata1", "sata2", "sata3", "sata4", "sata5"];
 
+/**
+ * Null, too, for a line that is no longer true: going back to a snapshot keeps the description, but brings the tags and the
+ * boot order of that time.
+ */
 export function noteIn(config: VmConfig): RescueNote | null {
   for (const line of (config["description"] ?? "").split("\n")) {
     const found = LINE.exec(line.trimEnd());
-    if (found !== null) return { slot: found[1] ?? "", held: found[2] ?? "", boot: found[3] ?? "" };
+    if (found === null) continue;
+    const note = { slot: found[1] ?? "", held: found[2] ?? "", boot: found[3] ?? "" };
+    return isTagged(config) || bootOrder(config["boot"])[0] === note.slot ? note : null;
   }
   return null;
+}
+
+export function hasLine(config: VmConfig): boolean {
+  return withoutNote(config) !== (config["description"] ?? "").trimEnd();
 }
 
 export function withNote(config: VmConfig, { slot, held, boot }: RescueNote): string {

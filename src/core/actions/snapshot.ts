@@ -7,6 +7,7 @@ import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import { allowedIn, requireState } from "../servers/allowed.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
+import { describeSize } from "../servers/size.ts";
 import { describeMoment, findSnapshot, listSnapshots, type SnapshotRow } from "../servers/snapshots.ts";
 import { serverOption, snapshotOption } from "./options.ts";
 
@@ -193,8 +194,11 @@ export const snapshotList = defineRead<ListInput>({
 const PickInput = z.object({ server: z.string(), snapshot: z.string() });
 type PickInput = z.infer<typeof PickInput>;
 
+const Size = z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() });
 const PickDetails = z.object({
   order: z.object({ externalId: z.string(), name: z.string(), takenAt: z.string().optional() }),
+  /** Before it. */
+  size: Size,
 });
 
 /** Also with which of that name: another one may have it by then. */
@@ -204,7 +208,8 @@ async function picked({ database, principal, engine }: ActionContext, input: Pic
   const snapshot = await findSnapshot(database, server, input.snapshot);
   const taken = snapshot.takenAt === null ? {} : { takenAt: snapshot.takenAt.toISOString() };
   const order = { externalId: server.externalId ?? "", name: snapshot.name, ...taken };
-  return { server, snapshot, details: { order } satisfies z.infer<typeof PickDetails> };
+  const size = { vcpus: server.vcpus, memoryMib: server.memoryMib, diskGib: server.diskGib };
+  return { server, snapshot, details: { order, size } satisfies z.infer<typeof PickDetails> };
 }
 
 export const snapshotRollback = defineOperation<PickInput>({
@@ -226,12 +231,17 @@ export const snapshotRollback = defineOperation<PickInput>({
     ];
   },
   onEnd(end, { plan, output }) {
-    const { name } = PickDetails.parse(plan.details).order;
-    const event = { type: "snapshot.rolled_back", data: { snapshot: name } };
-    if (end === "succeeded") return { events: [event], note: `The server is as it was in ${name}.` };
+    const { order, size } = PickDetails.parse(plan.details);
+    const { name, takenAt = null } = order;
     // It is so, whatever became of its power.
     if (output["rolledBackTo"] !== name) return {};
-    return { events: [event], note: `The server is as it was in ${name} all the same.` };
+    const now = Size.safeParse(output["size"]).data ?? size;
+    const [before, after] = [describeSize(size), describeSize(now)];
+    const resized = before === after ? "" : ` It has ${after} again, not ${before}.`;
+    return {
+      events: [{ type: "snapshot.rolled_back", data: { snapshot: name, taken: takenAt } }],
+      note: `The server is as it was in ${name}${end === "succeeded" ? "" : " all the same"}.${resized}`,
+    };
   },
 });
 
@@ -263,6 +273,7 @@ async function planRollback(context: ActionContext, input: PickInput): Promise<C
       withMemory
         ? "The memory is in the snapshot: the server runs on from that moment."
         : `The memory is not in the snapshot. ${restart}`,
+      "Passwords and keys are those of that time again.",
     ],
     details,
   };

@@ -231,6 +231,37 @@ describe("drives and boot order", () => {
   });
 });
 
+it("a line that going back to a snapshot has made untrue is not believed by the next rescue", async () => {
+  const at = await open();
+  await at.order("snapshot.create", { name: "s1" });
+  await at.order("server.rescue");
+  await at.order("server.power", { action: "kill" });
+  await at.order("snapshot.rollback", { snapshot: "s1" });
+  expect(at.vm(OLD)).toMatchObject({
+    description: expect.stringContaining("rescue:ide0"),
+    tags: "ratatosk",
+    config: { boot: "order=scsi0" },
+  });
+  expect(await at.order("server.unrescue")).toMatchObject({ state: "failed" });
+  await putConfig(at, `boot=${encodeURIComponent("order=scsi0;net0")}`);
+  expect(await at.order("server.rescue")).toMatchObject({ state: "succeeded" });
+  expect(await at.order("server.unrescue")).toMatchObject({ state: "succeeded" });
+  expect(traceOf(at)).toMatchObject({ boot: "order=scsi0;net0", drives: ["ide2"], tags: "ratatosk" });
+  expect(at.vm(OLD)?.description).not.toContain("rescue:");
+});
+
+it("a rebuild of a server that was switched off in a rescue leaves the rescue behind", async () => {
+  const at = await open();
+  await at.order("server.rescue");
+  await at.order("server.power", { action: "kill" });
+  expect(await at.order("server.rebuild", { image: "debian-12" })).toMatchObject({ state: "succeeded" });
+  const { externalId, state } = await at.server();
+  expect(state).toBe("active");
+  const vm = at.vm(Number(externalId));
+  expect(vm).toMatchObject({ tags: "ratatosk", config: { boot: "order=scsi0" } });
+  expect(vm?.description).not.toContain("rescue:");
+});
+
 it("a start that fails in the rescue says how to go back, and going back works", async () => {
   const at = await open();
   const before = traceOf(at);

@@ -5,7 +5,7 @@ import { runSync } from "../../../src/core/sync/run.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
 import { silent } from "../../support/world.ts";
-import { createScene, GIB, OLD, type Scene, type SceneOptions } from "./rebuild-scene.ts";
+import { build, createScene, GIB, OLD, type Scene, type SceneOptions } from "./rebuild-scene.ts";
 
 let database: Database;
 let scene: Scene | undefined;
@@ -122,6 +122,9 @@ describe("a snapshot", () => {
     expect((await at.events()).map((event) => event.type)).toEqual(
       expect.arrayContaining(["snapshot.rollback.succeeded", "snapshot.rolled_back"]),
     );
+    expect((await at.lines(done.id)).at(-1)).toBe(
+      "The server is as it was in small. It has 2 vCPU, 2 GiB, 10 GiB disk again, not 2 vCPU, 4 GiB, 20 GiB disk.",
+    );
     // It is ours still: everything else works on it.
     expect(await at.order("server.power", { action: "reboot" })).toMatchObject({ state: "succeeded" });
   });
@@ -210,6 +213,21 @@ describe("a snapshot", () => {
     });
     expect(at.vm(OLD)?.status).toBe("running");
   });
+});
+
+it("a server that billing has suspended is neither taken back to a snapshot nor started into a rescue", async () => {
+  const at = await open({ client: { rescueIso: "local:iso/rescue.iso" } });
+  await at.order("snapshot.create", { name: "s1" });
+  await database.sql(`UPDATE servers SET suspended_at = clock()`);
+  for (const [command, options] of [
+    ["snapshot.rollback", { snapshot: "s1" }],
+    ["server.rescue", {}],
+  ] as const) {
+    await expect(at.ask(at.sam, command, { server: "web-1", ...options }), command).rejects.toMatchObject({
+      code: "wrong_state",
+      message: expect.stringMatching(/is suspended by billing/u),
+    });
+  }
 });
 
 describe("somebody else's snapshot", () => {
@@ -326,6 +344,13 @@ it("customers work on their own snapshots, and learn of no others", async () => 
   expect((await find(ada, { server: "web-1" })).map(({ value }) => value)).toEqual(["adas-own"]);
   expect(await find(ada, { server: "other" })).toEqual([]);
   expect(await find(bob)).toEqual([]);
+  // A list takes each name once, whichever servers have it.
+  await build(at, "web-2");
+  await at.order("snapshot.create", { server: "web-2", name: "adas-own" }, at.ada);
+  expect(await find(ada)).toEqual([{ value: "adas-own", label: "adas-own, of several servers" }]);
+  expect(await find(ada, { server: "web-2" })).toMatchObject([
+    { value: "adas-own", label: expect.stringMatching(/^adas-own of web-2, .* UTC$/u) },
+  ]);
   const refused = async (server: string) => {
     const error: unknown = await at.ask(bob, "snapshot.list", { server }).catch((reason: unknown) => reason);
     return error instanceof ServiceError ? error.message : "not refused";

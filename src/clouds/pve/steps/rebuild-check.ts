@@ -19,6 +19,7 @@ import {
 } from "../config.ts";
 import { markersIn } from "../marker.ts";
 import { type Place, placeFor } from "../placement.ts";
+import { tagsWithout, withoutNote } from "../rescue.ts";
 import { placeOf, type RebuiltAt, type Retiring } from "../retiring.ts";
 import { isFirewallOn } from "../vm.ts";
 import { requireUnprotected } from "./delete.ts";
@@ -93,8 +94,9 @@ function recordOf(vm: FoundVm, running: boolean): Retiring {
     running,
     place: placeOf(config),
     sockets: coresOf(config).sockets,
-    tags: tagsOf(config["tags"]),
-    description: (config["description"] ?? "")
+    // A rescue that was switched off belongs to the old system.
+    tags: tagsOf(tagsWithout(config)),
+    description: withoutNote(config)
       .split("\n")
       .filter((line) => !isMarker(line))
       .join("\n"),

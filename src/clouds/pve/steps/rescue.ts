@@ -11,6 +11,7 @@ import type { Parameters } from "../form.ts";
 import {
   bootMedia,
   bootOrder,
+  hasLine,
   isTagged,
   newNote,
   noteIn,
@@ -267,7 +268,7 @@ function clearStep(client: PveClient): StepDefinition {
     evidence: "repeatable",
     async issue(context): Promise<Issued> {
       const vm = await getTarget(client, context);
-      if (isTagged(vm.config) || noteIn(vm.config) !== null) {
+      if (isTagged(vm.config) || hasLine(vm.config)) {
         const tags = tagsWithout(vm.config);
         await change(client, context, vm, {
           description: withoutNote(vm.config),
@@ -277,7 +278,7 @@ function clearStep(client: PveClient): StepDefinition {
       const after = await getTarget(client, context);
       requireThere(client, after, after.config, {
         tags: !isTagged(after.config),
-        description: noteIn(after.config) === null,
+        description: !hasLine(after.config),
       });
       return { kind: "done", ...(await seen(client, context, after)) };
     },

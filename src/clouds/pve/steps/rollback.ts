@@ -153,7 +153,10 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   return {
     kind: "done",
     ...outcomeFor(context, server),
-    output: { rolledBackTo: name },
+    output: {
+      rolledBackTo: name,
+      size: { vcpus: server.vcpus, memoryMib: server.memoryMib, diskGib: server.diskGib },
+    },
     snapshots: remoteSnapshots(list),
     ...staffNoteOf(judged.warnings),
   };
