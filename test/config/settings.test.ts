@@ -171,11 +171,12 @@ describe("a Proxmox VE cloud", () => {
       verifyTls: false,
       vmidRange: [100_000, 199_999],
     });
-    const own = `${TOKEN}, apiTimeoutMs: 7000, verifyTls: true, vmidRange: "500-599"`;
+    const own = `${TOKEN}, apiTimeoutMs: 7000, verifyTls: true, vmidRange: "500-599", rescueIso: "nfs:iso/r.iso"`;
     expect(read(entry(own), env).clouds[0]).toMatchObject({
       timeoutMs: 7_000,
       verifyTls: true,
       vmidRange: [500, 599],
+      rescueIso: "nfs:iso/r.iso",
     });
     expect(read(entry('username: "root@pam", password: canary-pw'), {}).clouds[0]).toMatchObject({
       credential: { kind: "password", username: "root@pam" },
@@ -187,6 +188,8 @@ describe("a Proxmox VE cloud", () => {
     ['vmidRange: "50-80"', /clouds\.p\.vmidRange/],
     ["vmidRange: many", /clouds\.p\.vmidRange is no range of VMIDs/],
     ["fingerprint: abc", /clouds\.p\.fingerprint is no SHA-256 fingerprint/],
+    ["rescueIso: rescue.iso", /clouds\.p\.rescueIso is no ISO image — write it as PVE does/],
+    ['rescueIso: "local:iso/x.iso,size=1"', /clouds\.p\.rescueIso is no ISO image/],
     ["clone: half", /clouds\.p\.clone must be one of/],
     ['username: "root@pam"', /clouds\.p needs either tokenId and tokenSecret, or username and password/],
   ])("with %s is refused with what to write", (more, message) => {
