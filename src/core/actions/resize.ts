@@ -125,7 +125,9 @@ function endOfResize(end: Parameters<OnEnd>[0], { plan, output, problem }: Param
         ]
       : [];
   if (end !== "succeeded") {
-    const told = inParts && problem?.code !== "unknown_outcome" ? whatIsDone(order, parts) : "";
+    // What nobody knows is not told as known, and what was refused at the start says that nothing was changed.
+    const isTold = inParts && problem?.code !== "unknown_outcome" && problem?.code !== "drifted";
+    const told = isTold ? whatIsDone(order, parts) : "";
     return { offers, ...(told === "" ? {} : { note: told }) };
   }
   const size = parts.size ?? sizesOf(order.after);
@@ -147,7 +149,7 @@ function whatIsDone({ before, after }: ResizeOrder, parts: z.infer<typeof Parts>
   const { size } = parts;
   if (parts.cpuAndMemory === undefined) {
     const changes = after.vcpus !== before.vcpus || after.memoryMib !== before.memoryMib;
-    if (changes) told.push("CPU and memory are as they were.");
+    if (changes) told.push("It has its old CPU and memory.");
   } else if (parts.cpuAndMemory === "now") told.push("CPU and memory are set.");
   else if (size !== undefined) {
     told.push(

@@ -164,7 +164,7 @@ describe("parts", () => {
       problem: { code: "capacity", staffDetail: expect.stringContaining(message) },
     });
     expect((await at.lines(operation.id)).join("\n")).toMatch(
-      /The disk was not grown\. CPU and memory are as they were\./u,
+      /The disk was not grown\. It has its old CPU and memory\./u,
     );
     expect(at.changes()).toEqual(["PUT V/resize"]);
     expect(await at.row()).toMatchObject({ vcpus: 2, memoryMib: 2048, diskGib: 10 });
@@ -182,7 +182,7 @@ describe("parts", () => {
     const operation = await at.order("server.resize", { ...WEB, cpu: "4", disk: "20G" });
     expect(operation).toMatchObject({ state: "failed", problem: { code: "cloud_failed" } });
     expect((await at.lines(operation.id)).join("\n")).toMatch(
-      /The disk has 20 GiB now\. CPU and memory are as they were\./u,
+      /The disk has 20 GiB now\. It has its old CPU and memory\./u,
     );
     expect(await at.row()).toMatchObject({ state: "active", vcpus: 2, memoryMib: 2048, diskGib: 20 });
     // And the rest is done by trying again.
@@ -306,6 +306,27 @@ describe("what waits for a stop and start", () => {
     await expect(at.ask(at.sam, "server.resize", { ...WEB, cpu: "2" })).rejects.toMatchObject({
       code: "nothing_to_change",
     });
+  });
+
+  it("a refusal that leaves a part stored is told as such, and the old size takes it back", async () => {
+    const at = await open();
+    at.simulator.addFault({
+      method: "PUT",
+      path: "/config$",
+      kind: "status_after",
+      status: 500,
+      body: { data: null, message: "hotplug problem - memory: not enough slots\n" },
+    });
+    const operation = await at.order("server.resize", { ...WEB, memory: "4G" });
+    expect(operation).toMatchObject({
+      state: "failed",
+      problem: { message: expect.stringMatching(/refused the new CPU and memory after it had stored them/u) },
+    });
+    expect((await at.lines(operation.id)).join("\n")).toMatch(/It has its old CPU and memory\./u);
+    expect(await at.row()).toMatchObject({ memoryMib: 2048 });
+    expect(at.vm().pending).toEqual({ memory: "4096" });
+    expect(await at.order("server.resize", { ...WEB, memory: "2G" })).toMatchObject({ state: "succeeded" });
+    expect(at.vm()).toMatchObject({ pending: {}, guest: { boots: 1 } });
   });
 
   it("server.restart of a server that is off starts it", async () => {

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { RemoteServer, ResizeOrder } from "../../../core/cloud.ts";
-import { ServiceError } from "../../../core/errors.ts";
+import { isServiceError, ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -81,7 +81,14 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
     return { kind: "done", ...counted(before, []), note: "CPU and memory are as asked for already." };
   }
   await requireUnlocked(client, vm, signal);
-  await explained(client, { vm, signal }, () => setConfig(client, vm, sizeParameters(vm, after), { signal }));
+  try {
+    await explained(client, { vm, signal }, () =>
+      setConfig(client, vm, sizeParameters(vm, after), { signal }),
+    );
+  } catch (error) {
+    if (!isServiceError(error, "cloud_failed", "cloud_invalid")) throw error;
+    return refusedInPart(client, { vm, error, signal });
+  }
   const now = await findVm(client, vm.vmid, { hint: vm.node, signal });
   if (now === null) throw vanished(client);
   const server = await remoteServerOf(client, now, signal, { addresses: false });
@@ -98,6 +105,30 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
     "The cloud accepted the new size and shows the old one. Our operators must look at it.",
     { facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: VM ${vm.vmid}` },
   );
+}
+
+/** PVE stores all of it before it tries what a running guest takes at once: a refusal may leave a part behind. */
+async function refusedInPart(
+  client: PveClient,
+  { vm, error, signal }: { vm: FoundVm; error: ServiceError; signal: AbortSignal },
+): Promise<Issued> {
+  const keys = await waiting(client, vm, signal);
+  const { server } = counted(await remoteServerOf(client, vm, signal), keys);
+  const failed = { kind: "failed" as const, ...(server === undefined ? {} : { server }) };
+  if (keys.length === 0) return { ...failed, error };
+  const { code, facts, staffDetail } = error;
+  return {
+    ...failed,
+    error: new ServiceError(
+      code,
+      "The cloud refused the new CPU and memory after it had stored them. What is stored counts when the server is stopped and started; ask for the old size again to take it back.",
+      {
+        cause: error,
+        facts: { ...facts, pending: keys },
+        ...(staffDetail === undefined ? {} : { staffDetail }),
+      },
+    ),
+  };
 }
 
 /** What runs now, and whether a new size waits behind it: for the row, and for what the end says. */
