@@ -1,6 +1,6 @@
 // A VM as core/cloud.ts wants it.
 import type { RemoteServer, RemoteSnapshot, ServerState } from "../../core/cloud.ts";
-import { ServiceError } from "../../core/errors.ts";
+import { isServiceError, ServiceError } from "../../core/errors.ts";
 import { inBatches } from "./batches.ts";
 import type { PveClient } from "./client.ts";
 import {
@@ -192,7 +192,13 @@ async function withSnapshots(
 ): Promise<RemoteServer> {
   const server = await remoteServerOf(client, found, signal);
   if (found.config["parent"] === undefined) return server;
-  return { ...server, snapshots: remoteSnapshots(await listSnapshots(client, found, signal)) };
+  try {
+    return { ...server, snapshots: remoteSnapshots(await listSnapshots(client, found, signal)) };
+  } catch (error) {
+    // Deleted since, as any may be that is listed.
+    if (isServiceError(error, "cloud_not_found")) return server;
+    throw error;
+  }
 }
 
 export async function findByMarker(
