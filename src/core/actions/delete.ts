@@ -109,7 +109,7 @@ function stepsOf(plan: ChangePlan, clouds: Clouds): PlannedStep[] {
     return [
       preflightServer({ externalId, states, unprotected: true }),
       ...(stop ? cloud.power({ externalId, verb: "stop" }) : []),
-      planSchedule({ externalId, graceMs, ranBefore: state === "active" }),
+      planSchedule({ externalId, graceMs, ranBefore: stop }),
     ];
   }
   const states = [...allowedIn.delete, "deleting" as const, "deleted" as const];

@@ -12,7 +12,7 @@ import { serverOption } from "./options.ts";
 const UndeleteInput = z.object({ server: z.string() });
 type UndeleteInput = z.infer<typeof UndeleteInput>;
 
-const Details = z.object({ externalId: z.string(), start: z.boolean() });
+const Details = z.object({ externalId: z.string(), start: z.boolean(), state: z.enum(serverStates) });
 
 export const serverUndelete = defineOperation<UndeleteInput>({
   name: "server.undelete",
@@ -34,9 +34,10 @@ export const serverUndelete = defineOperation<UndeleteInput>({
     ];
   },
   onEnd(end, { plan }) {
-    const { start } = Details.parse(plan.details);
+    const { start, state } = Details.parse(plan.details);
     const started = start && end === "succeeded";
-    const then = start ? (started ? " It runs." : " But it was not started.") : " It is off as before.";
+    const asBefore = ` It is ${state} as before.`;
+    const then = start ? (started ? " It runs." : " But it was not started.") : asBefore;
     return {
       // It was kept when this was entered, whatever came of the start.
       events: [{ type: "server.undeleted", data: { started } }],
@@ -63,13 +64,13 @@ async function planUndelete(context: ActionContext, input: UndeleteInput): Promi
     after: { deletion: "none", ...(start ? { power: "active" } : {}) },
     downtime: null,
     irreversible: [],
-    notes: [start ? "It ran before, so it is started." : "It was off before, so it is not started."],
+    notes: [start ? "It was switched off for its deletion, so it is started." : `It stays ${server.state}.`],
     dataAsOf: server.syncedAt,
-    details: { externalId: server.externalId, start } satisfies z.infer<typeof Details>,
+    details: { externalId: server.externalId, start, state: server.state } satisfies z.infer<typeof Details>,
   };
 }
 
-/** Whether it ran when its deletion was asked for. */
+/** Whether it was switched off for its deletion. */
 async function ranBefore(database: Queryable, { id }: ServerRow): Promise<boolean> {
   const rows = await database.sql<{ output: unknown }>(
     `SELECT output FROM operations WHERE server_id = $1 AND action = 'server.delete' AND state = 'succeeded'

@@ -37,7 +37,7 @@ export const scheduleStep: StepDefinition = {
 async function setTime(context: StepContext): Promise<Issued> {
   const { externalId, graceMs, ranBefore } = ScheduleInput.parse(context.input);
   const server = await context.cloud.inspect(externalId, context.signal);
-  if (server.state === "active") {
+  if (server.state === "active" || server.state === "rescue") {
     const message = "The server runs again, so it was not scheduled for deletion. Ask once more.";
     return { kind: "failed", server, error: new ServiceError("cloud_conflict", message) };
   }
@@ -103,7 +103,7 @@ interface Due {
 
 // By the time as well: a server that was brought back and deleted again is due a second time.
 const keyOf = `'delete-due:' || s.id || ':' || (extract(epoch FROM s.delete_at) * 1000)::bigint`;
-const BATCH = 100;
+const BATCH = 1_000;
 
 /**
  * Asks for the deletion of every server whose time has come, once each, whatever crashes or runs twice: the key of the

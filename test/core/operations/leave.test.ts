@@ -151,7 +151,7 @@ describe("with a grace period, on Proxmox VE", () => {
     await del();
     const back = await world.run(world.sam, "server.undelete", { server: "web-1" });
     expect((await world.lines(back.id)).at(-1)).toBe(
-      "It is no longer going to be deleted. It is off as before.",
+      "It is no longer going to be deleted. It is stopped as before.",
     );
     expect(vm()).toMatchObject({ status: "stopped" });
   });
@@ -329,6 +329,21 @@ describe("on a cloud without a protection and backups of its own", () => {
       code: "unsupported",
       message: expect.stringMatching(/leave purge_backups out/u),
     });
+  });
+
+  it("with a grace period it is kept there as well, and gone when its time has come", async () => {
+    world.engine.policies = graceful;
+    expect(await world.run(world.rita, "server.delete", { server: "web-1" })).toMatchObject({
+      problem: null,
+    });
+    expect(await row()).toMatchObject({ state: "stopped", gone: false });
+    await moveClock(database, GRACE_MS + HOUR_MS);
+    await deleteDue(world.engine);
+    const [due] = await database.sql<{ id: string }>(
+      `SELECT id FROM operations WHERE requester_kind = 'system'`,
+    );
+    expect(await world.settle(due?.id ?? "")).toMatchObject({ state: "succeeded" });
+    expect(await row()).toMatchObject({ state: "deleted", gone: true });
   });
 
   it("without a grace period a deletion is for good, and says what survives it", async () => {

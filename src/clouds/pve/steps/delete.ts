@@ -1,6 +1,6 @@
 // Deleting takes two steps, because PVE refuses to delete what runs: off, then gone. Each looks before it acts.
 import { z } from "zod";
-import { ServiceError } from "../../../core/errors.ts";
+import { isServiceError, ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -9,9 +9,10 @@ import type {
   Verdict,
 } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import type { FoundVm } from "../cluster.ts";
+import { type FoundVm, isFree } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { isProtected } from "../config.ts";
+import { vmidOf } from "../server.ts";
 import { destroyVm, powerVm } from "../vm.ts";
 import { isOff } from "./power.ts";
 import { planPurge } from "./purge.ts";
@@ -50,7 +51,7 @@ export function haltStep(client: PveClient): StepDefinition {
       if (vm === null) return GONE;
       requireUnprotected(client, vm);
       if (await isOff(client, vm, context.signal)) return { kind: "done", note: "It was already off." };
-      return halt(client, context, vm);
+      return orGone(client, context, () => halt(client, context, vm));
     },
     async verify(context): Promise<Verdict> {
       const judged = await judgeTask(client, context, "switch the server off");
@@ -99,12 +100,28 @@ export function destroyStep(client: PveClient): StepDefinition {
 async function issueDestroy(client: PveClient, context: StepContext): Promise<Issued> {
   const vm = await findTarget(client, context, { justSeen: true });
   if (vm === null) return GONE;
-  return destroy(client, context, vm);
+  return orGone(client, context, () => destroy(client, context, vm));
+}
+
+/** Between our look and the call an earlier call of ours may have come to its end, or somebody else been faster. */
+async function orGone(client: PveClient, context: StepContext, call: () => Promise<Issued>): Promise<Issued> {
+  try {
+    return await call();
+  } catch (error) {
+    if (!isServiceError(error, "cloud_not_found") || (await findTarget(client, context)) !== null)
+      throw error;
+    return GONE;
+  }
 }
 
 async function verifyDestroy(client: PveClient, context: StepContext): Promise<Verdict> {
   const judged = await judgeTask(client, context, "delete the server");
   if (judged.kind === "running") return judged.verdict;
+  const vmid = vmidOf(Input.parse(context.input).externalId);
+  // Nobody in the whole cluster has the number.
+  if (judged.kind === "ok" && vmid !== null && (await isFree(client, vmid, context.signal))) {
+    return { kind: "done", gone: true };
+  }
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "done", gone: true };
   if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
