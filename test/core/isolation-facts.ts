@@ -119,10 +119,13 @@ export async function digest({ world }: Tenants, customerId: string | null): Pro
       (table) =>
         `SELECT t::text FROM ${table} t WHERE t.${table === "customers" ? "id" : "customer_id"} IS DISTINCT FROM $1::uuid`,
     ),
-    ...["operation_steps", "operation_log", "waits", "capabilities", "cards", "secrets"].map(
+    ...["operation_steps", "operation_log", "waits", "capabilities", "cards"].map(
       (table) =>
         `SELECT t::text FROM ${table} t LEFT JOIN operations o ON o.id = t.operation_id WHERE o.customer_id IS DISTINCT FROM $1::uuid`,
     ),
+    `SELECT t::text FROM secrets t LEFT JOIN operations o ON o.id = t.operation_id
+       LEFT JOIN customer_factors f ON f.secret_id = t.id
+     WHERE COALESCE(o.customer_id, f.customer_id) IS DISTINCT FROM $1::uuid`,
   ];
   const rows = await world.database.sql<{ digest: string }>(
     `SELECT md5(string_agg(md5(x.t), '' ORDER BY md5(x.t))) AS digest FROM (${parts.join(" UNION ALL ")}) x(t)`,
