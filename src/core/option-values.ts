@@ -126,6 +126,8 @@ function pairsOf(option: Option, text: string): Record<string, string> {
 
 /** The option as a person would type it: `memory:8G`, `name:"web 1"`; long values are cut. */
 export function asTyped(option: Pick<Option, "name">, text: string): string {
+  // Whoever pasted one by mistake does not want to read it again in a thread.
+  if (/PRIVATE KEY/u.test(text)) return `${option.name}: what was given`;
   const value = shortened(text.replace(/\p{Cc}+/gu, " "));
   return `${option.name}:${quotedIfNeeded(value)}`;
 }

@@ -51,6 +51,8 @@ const RULES: readonly Rule[] = [
     pattern: /config file already exists|VM \d+ already exists/iu,
     code: "cloud_conflict",
     message: "Somebody else took the number that was reserved for this server, so it was not made.",
+    // Another number may be free.
+    retryable: true,
     facts: () => ({ taken: true }),
   },
   {

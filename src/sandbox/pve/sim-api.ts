@@ -111,6 +111,8 @@ export const VmChange = z.strictObject({
   lock: z.string().nullable().optional(),
   node: z.string().optional(),
   config: z.record(z.string(), z.string().nullable()).optional(),
+  /** Its process is gone, as when the guest shuts itself down. */
+  running: z.literal(false).optional(),
 });
 export type VmChange = z.infer<typeof VmChange>;
 
@@ -155,6 +157,7 @@ export function changeVm(cluster: Cluster, vmid: number, change: VmChange): Vm {
   const vm = cluster.vms.get(vmid);
   if (!vm) throw new TypeError(`there is no VM ${vmid}`);
   if (change.node !== undefined) moveVm(cluster, vm, change.node);
+  if (change.running === false) vm.run = undefined;
   const lock = change.lock === undefined ? {} : { lock: change.lock };
   for (const [key, value] of Object.entries({ ...change.config, ...lock })) {
     if (value === null) vm.config.delete(key);

@@ -167,7 +167,7 @@ async function runWorker(
 }
 
 function warn(task: Task, line: string): void {
-  task.log.push(`WARN: ${line}`);
+  task.log.push(...`WARN: ${line}`.split("\n"));
   task.warnings += 1;
 }
 

@@ -133,6 +133,23 @@ describe("a stranger in our range", () => {
     expect(at.simulator.state.vms.find((vm) => vm.vmid === 100_000)).toMatchObject({ stranger: true });
   });
 
+  it("'already exists' of somebody else: PVE's early refusal is no success, and the next number is taken", async () => {
+    const at = await open();
+    const body = { data: null, message: "unable to create VM 100000: config file already exists\n" };
+    at.simulator.addFault({ method: "POST", path: "/clone$", kind: "status", status: 500, body });
+    const operationId = await ordered(at, "web-1");
+    const first = createWorker({ ...at.engine, worker: "first" }, { concurrency: 4 });
+    await first.tick();
+    expect(at.simulator.state.faults).toMatchObject([{ left: 0 }]);
+    const theirs = at.simulator.addStranger({ vmid: 100_000 });
+    expect(await finish(at, time, { operationId, worker: "first" })).toMatchObject({
+      problem: null,
+      state: "succeeded",
+    });
+    expect(at.made()).toMatchObject([{ vmid: 100_001, guest: { boots: 1 } }]);
+    expect(at.simulator.state.vms.find((vm) => vm.vmid === 100_000)).toEqual(theirs);
+  });
+
   it("a range full of thieves ends the order, with nothing made and nothing of theirs touched", async () => {
     const at = await open();
     at.simulator.state.traps = { stealVmids: 1_000 };

@@ -315,7 +315,7 @@ describe("building", () => {
     expect(notes).toMatch(/WARNINGS: 1/u);
   });
 
-  it("the list lags after a create: a server is found and seen as it is all the same", async () => {
+  it("pvestatd cache stale after create (list lags): a server is found and seen as it is all the same", async () => {
     const { cloud } = await open({ traps: { resourcesLagMs: 60_000 }, speed: 0.001 });
     const { externalId, operationId } = await build();
     expect(await cloud.findByMarker(operationId)).toMatchObject([
@@ -324,6 +324,43 @@ describe("building", () => {
     expect(await cloud.listServers()).toContainEqual(
       expect.objectContaining({ externalId, state: "active" }),
     );
+  });
+
+  it("task of another node: it is asked for where it runs, not where the VM will be", async () => {
+    const { simulator, cloud, order } = await open();
+    const operationId = randomUUID();
+    // A linked clone on a shared storage may be made on another node than its template's.
+    const steps = cloud.provision({ ...order, node: "n2" });
+    await runAll(cloud, steps, options(operationId));
+    const vm = simulator.state.vms.find((one) => one.description.includes(operationId));
+    expect(vm?.node).toBe("n2");
+    const clone = simulator.state.tasks.find((task) => task.type === "qmclone");
+    const asked = simulator.state.requests.filter(({ path }) =>
+      path.includes(encodeURIComponent(clone?.upid ?? "?")),
+    );
+    expect(asked.every(({ path }) => path.includes(`/nodes/${clone?.node}/tasks/`))).toBe(true);
+    // It moves between the look and the call of one order: PVE begins a task where it is no more.
+    simulator.changeVm(vm?.vmid ?? 0, { node: "n1" });
+    const kill = cloud.power({ externalId: String(vm?.vmid), verb: "kill" });
+    const [run] = await runAll(cloud, kill, options(operationId));
+    expect(run?.verdict).toMatchObject({ kind: "done", server: { state: "stopped" } });
+    expect(simulator.state.vms.find((one) => one.vmid === vm?.vmid)).toMatchObject({
+      node: "n1",
+      status: "stopped",
+    });
+  });
+
+  it("log longer than 50 lines: a warning at its end reaches staff", async () => {
+    const { simulator } = await open();
+    const lines = Array.from({ length: 60 }, (_, nth) => `line ${nth}`);
+    simulator.addTaskFault({
+      task: "qmstart",
+      outcome: "warn",
+      message: [...lines, "the last word"].join("\nWARN: "),
+    });
+    const { runs } = await build();
+    const notes = runs.map(({ verdict }) => (verdict.kind === "done" ? verdict.staffNote : "")).join(" ");
+    expect(notes).toMatch(/line 0 .*line 59 .*the last word/u);
   });
 
   it("a node that is offline: its VMs are unknown, not gone; new ones go elsewhere", async () => {
@@ -363,6 +400,29 @@ describe("building", () => {
 });
 
 describe("a running server", () => {
+  it("reboot task ends before the VM is back: it is not told as done while it is off", async () => {
+    const { simulator, cloud } = await open({ speed: 0.02 });
+    const { externalId, vm } = await build();
+    const [reboot] = cloud.power({ externalId, verb: "reboot" });
+    if (reboot === undefined) throw new Error("no step");
+    const step = definitionOf(cloud, reboot.name);
+    const context = contextOf(cloud, reboot, options());
+    const issued = await step.issue(context);
+    if (issued.kind !== "wait") throw new Error(issued.kind);
+    context.reference = issued.reference;
+    const status = () => simulator.state.vms.find((one) => one.vmid === vm.vmid)?.status;
+    const task = () => simulator.state.tasks.find(({ type }) => type === "qmreboot");
+    await expect.poll(() => task()?.status, { interval: 1 }).toBe("stopped");
+    expect(task()?.exitstatus).toBe("OK");
+    expect(status()).toBe("stopped");
+    expect(await step.verify?.(context)).toMatchObject({ kind: "pending" });
+    await expect.poll(status, { interval: 1 }).toBe("running");
+    await expect
+      .poll(async () => (await step.verify?.(context))?.kind, { interval: 5, timeout: 5_000 })
+      .toBe("done");
+    expect(simulator.state.vms.find((one) => one.vmid === vm.vmid)?.guest.boots).toBe(2);
+  });
+
   it("node moved: it is found where it is now", async () => {
     const { simulator, cloud } = await open();
     const { externalId, vm } = await build();
