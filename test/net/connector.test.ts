@@ -48,6 +48,32 @@ afterEach(async () => {
   await Promise.all(connectors.splice(0).map((made) => made.close()));
 });
 
+describe("vetting an address", () => {
+  it("answers with what a call would dial, and connects to nothing", async () => {
+    const receiver = await receive((_request, response) => response.end());
+    const resolve = () => Promise.resolve([at("93.184.215.14"), at("2606:4700:4700::1111")]);
+    await expect(connector({ resolve }).vet("https://hooks.example/x")).resolves.toEqual([
+      "93.184.215.14",
+      "2606:4700:4700::1111",
+    ]);
+    await expect(connector().vet(receiver.url)).resolves.toEqual(["127.0.0.1"]);
+    expect(receiver.connections).toBe(0);
+  });
+
+  it("refuses what a call would refuse", async () => {
+    const mixed = () => Promise.resolve([at("93.184.215.14"), at("10.0.0.5")]);
+    const none = () => Promise.reject(Object.assign(new Error("no"), { code: "ENOTFOUND" }));
+    const vet = (url: string, options: ConnectorOptions = {}) => codeOf(connector(options).vet(url));
+    expect(await vet("https://hooks.example/", { resolve: mixed })).toBe("refused_address");
+    expect(await vet("https://hooks.example/", { resolve: none })).toBe("dns");
+    expect(
+      await vet("http://hooks.example/", { resolve: () => Promise.resolve([at("93.184.215.14")]) }),
+    ).toBe("refused_address");
+    expect(await vet("https://169.254.169.254/")).toBe("refused_address");
+    expect(await vet("ftp://hooks.example/")).toBe("refused_address");
+  });
+});
+
 describe("an ordinary call", () => {
   it("sends the bytes as they are and gives back status, headers and body", async () => {
     const receiver = await receive((_request, response) => {
