@@ -12,7 +12,7 @@ import type { Database } from "../../../src/database/client.ts";
 import type { Fault } from "../../../src/sandbox/pve/index.ts";
 import { clean, testDatabase } from "../../support/database.ts";
 import { createTime, finish, type Time } from "./time.ts";
-import { BUILD, createPveWorld, type PveWorld } from "./world.ts";
+import { BUILD, createPveWorld, type PveWorld, type PveWorldOptions } from "./world.ts";
 
 const KEY = `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI${"B".repeat(42)}A ada@example.com`;
 
@@ -101,14 +101,18 @@ afterEach(async () => {
 });
 afterAll(() => database.close());
 
-async function open(engine: Partial<Engine> = {}): Promise<PveWorld> {
+async function open(
+  engine: Partial<Engine> = {},
+  more: Pick<PveWorldOptions, "cloud" | "client"> = {},
+): Promise<PveWorld> {
   await clean(database);
   time = await createTime(database);
   world = await createPveWorld({
     database,
     engine,
     runtime: { now: time.now },
-    client: { rescueIso: "local:iso/rescue.iso" },
+    ...more,
+    client: { rescueIso: "local:iso/rescue.iso", ...more.client },
   });
   return world;
 }
@@ -259,6 +263,31 @@ describe("every write that our actions make, once", () => {
     timeout: 90_000,
   }, async () => {
     expect(await truthsUnder({ kind: "drop_after" })).toEqual(truthsWithout());
+  });
+});
+
+it("596 of what a frozen daemon does later: it is found when it comes, and not done twice", async () => {
+  // The daemon wakes up a second after we gave up; "not there" proves nothing for an hour.
+  const at = await open({}, { client: { timeoutMs: 1_500 }, cloud: { settleMs: 3_600_000 } });
+  const late = { method: "POST", kind: "delay", delayMs: 2_500 } as const;
+  at.simulator.addFault({ ...late, path: "/clone$" });
+  at.simulator.addFault({ ...late, path: "/status/reboot$" });
+  at.simulator.addFault({ ...late, path: "/snapshot$" });
+  for (const [command, options] of [
+    ["server.build", BUILD],
+    power("reboot"),
+    ["snapshot.create", { server: "web-1", name: "first" }],
+  ] as const) {
+    const answer = await at.ask(at.rita, command, options);
+    if (answer.kind !== "operation") throw new Error(JSON.stringify(answer));
+    // A look now and then, until it comes.
+    const end = await finish(at, time, { ...answer, pauseMs: 40 });
+    expect(end, command).toMatchObject({ problem: null, state: "succeeded" });
+  }
+  expect(at.simulator.state.faults.map((fault) => "left" in fault && fault.left)).toEqual([0, 0, 0]);
+  expect(await truthOf(at)).toMatchObject({
+    done: ["qmclone", "qmreboot", "qmsnapshot", "qmstart"],
+    vms: [{ boots: 2, snapshots: ["first"] }],
   });
 });
 

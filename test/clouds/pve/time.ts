@@ -30,6 +30,17 @@ const ROUNDS = 4_000;
 const VAIN_LOOKS = 8;
 const LONGEST_MOVE_MS = 10_000;
 
+export interface FinishOptions {
+  operationId: string;
+  worker?: string;
+  /** Of the clock, while something is waited for in vain. */
+  longestMoveMs?: number;
+  /** Of the clock, when nothing is due. */
+  leastMoveMs?: number;
+  /** Of real time, between two rounds. */
+  pauseMs?: number;
+}
+
 /** One worker alone, until the operation rests. When nothing is due any more, time passes. */
 export async function finish(
   world: PveWorld,
@@ -39,7 +50,8 @@ export async function finish(
     worker: name = "finisher",
     longestMoveMs = LONGEST_MOVE_MS,
     leastMoveMs = 1,
-  }: { operationId: string; worker?: string; longestMoveMs?: number; leastMoveMs?: number },
+    pauseMs = 1,
+  }: FinishOptions,
 ): Promise<OperationRow> {
   const engine = { ...world.engine, worker: name, reached: () => undefined };
   const worker = createWorker(engine, { concurrency: 4, now: time.now });
@@ -57,7 +69,7 @@ export async function finish(
     vain += 1;
     if (isWatched && vain % VAIN_LOOKS === 0)
       await time.later(Math.min(longestMoveMs, (vain / VAIN_LOOKS) ** 2 * 1_000));
-    await delay(1);
+    await delay(pauseMs);
   }
   throw new Error(`it did not rest: ${JSON.stringify(await world.steps(operationId))}`);
 }
