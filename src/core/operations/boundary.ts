@@ -4,7 +4,7 @@ import { type Problem, problemOf } from "../errors.ts";
 import { callSignal } from "./call.ts";
 import { withdrawCancel } from "./capabilities.ts";
 import type { At } from "./context.ts";
-import { endOperation, needAttention } from "./end.ts";
+import { needAttention } from "./end.ts";
 import { type Engine, type Progress, type Run, stepDefinition } from "./engine.ts";
 import type { OperationRow, StepRow } from "./rows.ts";
 import type { StepDefinition } from "./step.ts";
@@ -25,20 +25,16 @@ export function openStep(steps: readonly StepRow[]): StepRow | undefined {
 }
 
 /**
- * The next step's intent, or the end. `next` when that is not for this transaction to decide: the process stops, somebody
- * has asked for a cancel, or a step is under way already.
+ * The next step's intent. `next` when that is not for this transaction to decide: nothing is left to do, the process stops,
+ * somebody has asked for a cancel, or a step is under way already.
  */
 export async function goOn(
   run: Run,
   tx: Transaction,
   { row, steps }: { row: OperationRow; steps: readonly StepRow[] },
 ): Promise<Progress | Call> {
-  if (run.stopping.aborted || isCancelling(row)) return "next";
   const step = openStep(steps);
-  if (step === undefined) {
-    await endOperation(run.engine, tx, row, { end: row.endState ?? "succeeded" });
-    return "ended";
-  }
+  if (step === undefined || run.stopping.aborted || isCancelling(row)) return "next";
   if (step.state !== "planned") return "next";
   const at = locate(run.engine, row, step);
   if ("problem" in at) {

@@ -58,11 +58,11 @@ export async function endOperation(
     action?.kind === "operation" && end.end !== "expired" && end.supersededBy === undefined
       ? (action.onEnd?.(end.end, { ...operation, problem }) ?? {})
       : {};
-  await freeSlot(tx, operation.id);
   // Succeeded means that all are done.
   if (end.end !== "succeeded") await leaveSteps(tx, operation.id);
   await tx.sql(
-    `UPDATE operations SET state = $2, problem = $3::jsonb, finished_at = clock(), next_run_at = NULL, lease_by = NULL,
+    `WITH freed AS (UPDATE slots SET operation_id = NULL WHERE operation_id = $1)
+     UPDATE operations SET state = $2, problem = $3::jsonb, finished_at = clock(), next_run_at = NULL, lease_by = NULL,
        lease_until = NULL, version = version + 1 WHERE id = $1`,
     [operation.id, end.end, end.end === "succeeded" ? null : problem],
   );

@@ -100,25 +100,35 @@ export function lineBy(
   ];
 }
 
-/** Appends to what the thread tells, and moves the version that cards compare. */
+/** SQL: appends to what the thread tells of operation $1, and moves the version that cards compare. */
+const appendLines = `bumped AS (
+    UPDATE operations SET log_seq = log_seq + jsonb_array_length($2::jsonb), version = version + jsonb_array_length($2::jsonb)
+    WHERE id = $1 RETURNING log_seq)
+  INSERT INTO operation_log (operation_id, seq, level, audience, text)
+  SELECT $1, b.log_seq - jsonb_array_length($2::jsonb) + x.n, x.line->>'level', COALESCE(x.line->>'audience', 'everyone'),
+    x.line->>'text'
+  FROM bumped b, jsonb_array_elements($2::jsonb) WITH ORDINALITY AS x(line, n)`;
+
 export async function appendLog(
   database: Queryable,
   operationId: string,
   entries: readonly LogEntry[],
 ): Promise<void> {
   if (entries.length === 0) return;
+  await database.sql(`WITH ${appendLines}`, [operationId, JSON.stringify(entries)]);
+}
+
+/** A step's end and what the thread tells of it. */
+export async function storeDone(
+  database: Queryable,
+  operationId: string,
+  { seq, output, lines }: { seq: number; output: Record<string, unknown>; lines: readonly LogEntry[] },
+): Promise<void> {
   await database.sql(
-    `WITH bumped AS (
-       UPDATE operations SET log_seq = log_seq + $5, version = version + $5 WHERE id = $1 RETURNING log_seq)
-     INSERT INTO operation_log (operation_id, seq, level, audience, text)
-     SELECT $1, b.log_seq - $5 + x.n, x.level, x.audience, x.text
-     FROM bumped b, unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS x(level, audience, text, n)`,
-    [
-      operationId,
-      entries.map(({ level }) => level),
-      entries.map(({ audience }) => audience ?? "everyone"),
-      entries.map(({ text }) => text),
-      entries.length,
-    ],
+    `WITH done AS (
+       UPDATE operation_steps SET state = 'done', output = $4::jsonb, problem = NULL, finished_at = clock()
+       WHERE operation_id = $1 AND seq = $3),
+     ${appendLines}`,
+    [operationId, JSON.stringify(lines), seq, output],
   );
 }

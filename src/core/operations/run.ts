@@ -50,8 +50,9 @@ async function advance(run: Run): Promise<Progress | Call> {
     const next = await goOn(run, tx, { row, steps });
     if (next !== "next") return next;
     const step = openStep(steps);
-    if (!isCancelling(row) && step !== undefined && (await parkWhileOpen(tx, row, step))) return "parked";
-    return { operation: row, steps };
+    if (isCancelling(row)) return { operation: row, steps };
+    if (step === undefined) return conclude(engine, tx, row);
+    return (await parkWhileOpen(tx, row, step)) ? "parked" : { operation: row, steps };
   });
   if (typeof found === "string" || "at" in found) return found;
   const { operation, steps } = found;
@@ -59,17 +60,16 @@ async function advance(run: Run): Promise<Progress | Call> {
   if (isCancelling(operation)) {
     const progress = await cancelAtBoundary(run, operation, steps);
     if (progress !== null) return progress;
-    if (step === undefined) return endAfterAll(run);
+    // A cancel that came too late to change anything.
+    if (step === undefined) return fenced(engine.database, claim, (tx, row) => conclude(engine, tx, row));
     if (await fenced(engine.database, claim, (tx, row) => parkWhileOpen(tx, row, step))) return "parked";
   }
   return step === undefined || step.state === "planned" ? "next" : followStep(run, operation, step);
 }
 
-/** A cancel that came too late to change anything. */
-async function endAfterAll({ engine, claim }: Run): Promise<Progress> {
-  await fenced(engine.database, claim, (tx, row) =>
-    endOperation(engine, tx, row, { end: row.endState ?? "succeeded" }),
-  );
+/** Nothing is left to do. A transaction of its own: what the cloud has answered is kept, whatever goes wrong in here. */
+async function conclude(engine: Engine, tx: Transaction, row: OperationRow): Promise<Progress> {
+  await endOperation(engine, tx, row, { end: row.endState ?? "succeeded" });
   return "ended";
 }
 

@@ -12,7 +12,7 @@ import { beginCompensation, undoOf } from "./compensate.ts";
 import type { At } from "./context.ts";
 import { applyOutcome, closeWaits, needAttention } from "./end.ts";
 import type { Engine, Progress, Run } from "./engine.ts";
-import { appendLog, type LogEntry, type OperationRow, readSteps } from "./rows.ts";
+import { appendLog, type LogEntry, type OperationRow, readSteps, storeDone } from "./rows.ts";
 import type { Issued, StepOutcome } from "./step.ts";
 
 /** The honest "unknown". */
@@ -74,7 +74,7 @@ export async function openWait(
   await park(tx, row.id, row.cancelRequestedAt === null ? { at: deadlineAt } : { afterMs: 0 });
 }
 
-/** Done, told and followed by what comes next, in one transaction. */
+/** Done, told, and followed by the intent of the next one, in one transaction. */
 export async function finishStep(run: Run, at: At, outcome: StepOutcome): Promise<Progress | Call> {
   const text = outcome.note === undefined ? `${at.step.label}: done.` : `${at.step.label}: ${outcome.note}`;
   const lines: LogEntry[] = [{ level: "info", text }];
@@ -82,14 +82,9 @@ export async function finishStep(run: Run, at: At, outcome: StepOutcome): Promis
     lines.push({ level: "warning", audience: "staff", text: outcome.staffNote });
   }
   return fenced(run.engine.database, run.claim, async (tx, row) => {
-    await tx.sql(
-      `UPDATE operation_steps SET state = 'done', output = $3::jsonb, problem = NULL, finished_at = clock()
-       WHERE operation_id = $1 AND seq = $2`,
-      [row.id, at.step.seq, outcome.output ?? {}],
-    );
-    // One that is done at once has never waited.
+    await storeDone(tx, row.id, { seq: at.step.seq, output: outcome.output ?? {}, lines });
+    // What was done at once has not been waited for.
     if (at.step.state === "waiting") await closeWaits(tx, row.id);
-    await appendLog(tx, row.id, lines);
     await applyOutcome(tx, row, outcome);
     tx.afterCommit(() => run.engine.wake.nudge("cards"));
     return goOn(run, tx, { row, steps: await readSteps(tx, row.id) });
