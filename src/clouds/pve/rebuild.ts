@@ -15,8 +15,9 @@ import { planSwitch, switchStep } from "./steps/switch.ts";
 import { planTakeOver, takeOverStep } from "./steps/take-over.ts";
 
 export function planRebuild(order: RebuildOrder): PlannedStep[] {
+  // A range that is used up must show before the old one is deleted.
+  const check = [planRebuildCheck(order), planReserve()];
   const build = [
-    planReserve(),
     // What its description said of the order comes with pve.take_over.
     planClone({ ...order, metadata: {} }),
     planConfigure(order),
@@ -25,8 +26,8 @@ export function planRebuild(order: RebuildOrder): PlannedStep[] {
   ];
   const begin = [planStartNew(), planReady(), planSwitch()];
   return order.inPlace
-    ? [planRebuildCheck(order), planRetireHalt(), planRetire(), ...build, ...begin]
-    : [planRebuildCheck(order), ...build, planRetireHalt(), ...begin, planRetire()];
+    ? [...check, planRetireHalt(), planRetire(), ...build, ...begin]
+    : [...check, ...build, planRetireHalt(), ...begin, planRetire()];
 }
 
 export function rebuildSteps(client: PveClient): StepDefinition[] {

@@ -147,5 +147,15 @@ describe("in place, because there is no room for both", () => {
     expect((await at.lines(operation.id)).join("\n")).toMatch(
       /is deleted, and the new one was not finished/u,
     );
+    expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "missing" });
+  });
+
+  it("no number is left for the new system: the old one is not touched", async () => {
+    const at = await open({ ...TIGHT, client: { ...TIGHT.client, vmidRange: [OLD, OLD] } });
+    fillUp(at);
+    const operation = await at.order("server.rebuild", IN_PLACE);
+    expect(operation).toMatchObject({ state: "failed", problem: { code: "capacity" } });
+    expect(at.changes()).toEqual([]);
+    expect(at.made()).toMatchObject([{ vmid: OLD, status: "running", guest: { boots: 1 } }]);
   });
 });

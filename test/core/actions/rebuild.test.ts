@@ -31,12 +31,14 @@ it("is refused in a sentence on a cloud that has no such procedure", async () =>
   ] as const) {
     await expect(world.ask(world.ada, action, options)).rejects.toMatchObject({
       code: "unsupported",
-      message: expect.stringMatching(/^web-1 \(srv-.*cannot be (?:rebuilt|reinstalled): its cloud has no such thing/u),
+      message: expect.stringMatching(
+        /^web-1 \(srv-.*cannot be (?:rebuilt|reinstalled): its cloud has no such thing/u,
+      ),
     });
   }
 });
 
-it("begins with a preflight and a check, and deletes the old system last, or in place first", () => {
+it("begins with a check and a number for the new system, and deletes the old system last, or in place first", () => {
   const order = {
     externalId: "100000",
     name: "web-1",
@@ -62,9 +64,9 @@ it("begins with a preflight and a check, and deletes the old system last, or in 
   ]);
   expect(names(true)).toEqual([
     "pve.rebuild_check",
+    "pve.reserve",
     "pve.retire_halt",
     "pve.retire",
-    "pve.reserve",
     "pve.clone",
     "pve.configure",
     "pve.take_over",

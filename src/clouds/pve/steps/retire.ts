@@ -109,7 +109,11 @@ function gone(context: StepContext, stranger: FoundVm | null, note = "it is dele
   const { externalId } = retiringOf(context);
   return {
     kind: "done" as const,
-    output: { retired: true },
+    output: {
+      retired: true,
+      // In place nothing is left that the server could be: what it is if this operation is given up.
+      ...(context.externalId === externalId ? { stateBefore: "missing" } : {}),
+    },
     note,
     ...(stranger === null
       ? {}
