@@ -135,6 +135,20 @@ export function chatSuite(member: ChatMember): void {
       expect(shown(entrance.requests.length)).toEqual(1);
     });
 
+    it("links a stranger by a code, which they and nobody else see", async () => {
+      const code = "K7QM-2D9X-H4TN-8WPA";
+      entrance.script.link = (stranger, sent) =>
+        stranger.platform === driver.platform && stranger.userId === driver.people.stranger && sent === code
+          ? Promise.resolve({ title: "Linked to Ada.", tone: "success" })
+          : Promise.reject(new ServiceError("not_found", "Code is not valid."));
+      const wrong = await command(driver.people.stranger, { action: "link", options: { code: "no" } });
+      expect(shown(wrong.text.includes("Code is not valid."))).toEqual(true);
+      const { text } = await command(driver.people.stranger, { action: "link", options: { code } });
+      expect(shown(text.includes("Linked to Ada."))).toEqual(true);
+      expect(shown((await driver.readable(driver.people.staff)).includes("Linked to"))).toEqual(false);
+      expect(shown(entrance.requests.length)).toEqual(0);
+    });
+
     it("opens a form, says what is wrong with it, keeps what was typed, and follows the order to its end", async () => {
       let operation = "";
       entrance.script.dispatch = async (request) => {
