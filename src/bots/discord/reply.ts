@@ -15,16 +15,14 @@ export function operationMessage(
   where: { isDirect: boolean; link: string | null },
 ): DiscordMessage {
   const title = `**${line(`${existing ? "Already asked for: " : ""}${view.title}`, 300)}**`;
-  const details = view.text === undefined ? [] : [escapeTo(paragraph(view.text), 1_200)];
+  // Of one server there are two at most: its cloud's and its node's.
+  const banner = bannerLines(view.banner).slice(0, 2);
+  const room = 1_200 - banner.join("\n").length;
+  const details = view.text === undefined ? [] : [escapeTo(paragraph(view.text), room)];
   const place = where.isDirect ? "Its card is in our direct messages." : "Its card is in this channel.";
   const card = where.link === null ? place : `[Open its card](<${where.link}>)`;
   return messageOf({
-    content: [
-      ...bannerLines(view.banner).slice(0, 1),
-      title,
-      ...details,
-      `${escape(plain(publicId))} · ${card}`,
-    ].join("\n"),
+    content: [...banner, title, ...details, `${escape(plain(publicId))} · ${card}`].join("\n"),
   });
 }
 

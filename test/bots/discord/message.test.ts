@@ -79,6 +79,7 @@ describe("views", () => {
       },
     );
     expect(full.content.length).toBeLessThanOrEqual(2_000);
+    expect(full.content.split("\n").filter((one) => one.startsWith("🚧"))).toHaveLength(2);
   });
 
   it("stay within Discord's limits, whatever they hold", () => {
