@@ -193,7 +193,7 @@ describe("where it goes", () => {
     await client.close();
   });
 
-  it("past a storage that is too small, and not to a node whose storages are all too small", async () => {
+  it("past storages that are too small for its disk", async () => {
     const { order, vm, simulator } = await open();
     for (const id of ["local-lvm", "shared"]) storage(simulator, id).totalBytes = 5 * GIB;
     await order("server.build", BUILD);
