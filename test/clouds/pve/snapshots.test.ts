@@ -272,13 +272,20 @@ describe("somebody else's snapshot", () => {
     await sync(at);
     expect(await rows()).toMatchObject([{ name: "theirs" }]);
     expect(lists()).toBe(1);
+    const ageOf = async () => (await shown(at, "snapshot.list", { server: "web-1" })).footer ?? "";
+    const first = await ageOf();
+    await at.time.later(10 * 60_000);
+    expect(await ageOf()).toBe(first);
+    await sync(at);
+    expect((await ageOf()) > first).toBe(true);
+    expect(lists()).toBe(2);
     await at.asSomebody("DELETE", `${V}/snapshot/theirs`);
     await expect.poll(() => at.vm(OLD)?.snapshots).toEqual([]);
     await sync(at);
     expect(await rows()).toEqual([]);
-    expect(lists()).toBe(2);
+    expect(lists()).toBe(3);
     await sync(at);
-    expect(lists()).toBe(2);
+    expect(lists()).toBe(3);
   });
 
   it("that is gone is said to be gone, and its deletion is done already", async () => {
