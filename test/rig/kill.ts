@@ -132,7 +132,7 @@ async function play(
       supervisor.openPoints().length > 0 || supervisor.kills + supervisor.freezes < minimumKills;
     let lives = planLives(entered.orders, wanted.life);
     living.follow(lives);
-    const progress = () => progressOf(own.database, entered.orders, lives);
+    const progress = () => progressOf(own.database, entered.orders, { lives, givenUp: notes.refused });
     const until: Until = { began, progress, wantsMore, disturbances, supervisor };
     while (!(await untilDone(until)) && performance.now() - began < wanted.limitMs) {
       const more = planOrders(clouds, { from: entered.orders.length, count: batch, failingEvery });

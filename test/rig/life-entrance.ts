@@ -19,7 +19,9 @@ export type LifeNews =
   /** Asked a second time, and answered with the first one. */
   | { kind: "recognised" }
   /** The entrance refused what was planned. */
-  | { kind: "refused"; what: string }
+  | { kind: "refused"; index: number; what: string }
+  /** A round was broken off; the next one does the same again. */
+  | { kind: "trouble"; what: string }
   /** Asked a second time, and entered a second time. */
   | { kind: "twice"; what: string };
 
@@ -95,7 +97,7 @@ async function carryOut(
     )
       throw error;
     refused.add(index);
-    tell({ kind: "refused", what: `${index} ${change.action}: ${error.message}` });
+    tell({ kind: "refused", index, what: `${index} ${change.action}: ${error.message}` });
   }
 }
 
@@ -167,7 +169,7 @@ for (let first = true; !stopping.signal.aborted; ) {
     await round(first && lives.length > 0);
     if (lives.length > 0) first = false;
   } catch (error) {
-    engine.log.warn({ err: error }, "a round of changes");
+    tell({ kind: "trouble", what: String(error) });
   }
   await delay(pollMs);
 }

@@ -95,14 +95,14 @@ export function nextOf({ index, changes }: Life, entries: Entries): Next {
 export async function progressOf(
   database: Database,
   orders: readonly { index: number }[],
-  planned: readonly Life[],
+  { lives: planned, givenUp }: { lives: readonly Life[]; givenUp: ReadonlyMap<number, string> },
 ): Promise<{ done: number; all: number; restingOrders: number }> {
   const entries = await readEntries(database);
   const restingOrders = orders.filter(({ index }) => hasEnded(entries.get(orderKey(index))?.state)).length;
   let [done, all] = [restingOrders, orders.length];
   for (const life of planned) {
     all += life.changes.length;
-    const isOver = nextOf(life, entries).kind === "over";
+    const isOver = givenUp.has(life.index) || nextOf(life, entries).kind === "over";
     done += isOver
       ? life.changes.length
       : life.changes.filter((_, n) => hasEnded(entries.get(changeKey(life.index, n))?.state)).length;

@@ -8,8 +8,11 @@ import type { LifeNews } from "./life-entrance.ts";
 /** What the processes that asked for the changes had to tell. */
 export interface LifeNotes {
   networks: Map<number, string>;
-  refused: string[];
+  /** By the index of their order. */
+  refused: Map<number, string>;
   twice: string[];
+  /** Rounds that were broken off: PostgreSQL was away, or there is a defect. */
+  troubles: string[];
   recognised: number;
   crashes: number;
 }
@@ -53,7 +56,7 @@ const gib = 2 ** 30;
 const ordered: Size = { vcpus: 1, memoryMib: 2048, diskGib: 10 };
 
 export function emptyNotes(): LifeNotes {
-  return { networks: new Map(), refused: [], twice: [], recognised: 0, crashes: 0 };
+  return { networks: new Map(), refused: new Map(), twice: [], troubles: [], recognised: 0, crashes: 0 };
 }
 
 /** The first that is told of a server counts: it was before the first change. */
@@ -69,10 +72,13 @@ export function note(notes: LifeNotes, news: LifeNews, strangers: Map<string, st
       notes.recognised += 1;
       break;
     case "refused":
-      notes.refused.push(news.what);
+      notes.refused.set(news.index, news.what);
       break;
     case "twice":
       notes.twice.push(news.what);
+      break;
+    case "trouble":
+      notes.troubles.push(news.what);
       break;
   }
 }

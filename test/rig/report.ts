@@ -45,7 +45,7 @@ export function print(outcome: Outcome): void {
 function lifeProblems({ lived, lifeNotes }: Outcome): string[] {
   return [
     ...lived.problems,
-    ...lifeNotes.refused.map((what) => `refused: ${what}`),
+    ...[...lifeNotes.refused.values()].map((what) => `refused: ${what}`),
     ...lifeNotes.twice.map((what) => `entered twice: ${what}`),
     ...lived.notGone.map((what) => `deleted, but not gone: ${what}`),
     ...lived.wrongSize,
@@ -95,11 +95,11 @@ function results({ findings, told, lived, lifeNotes, strangers, tookMs }: Outcom
     ["failed as meant, nothing left", findings.failedAsMeant],
     [
       "servers that lived on",
-      `${lived.servers}: ${lived.changes} changes, succeeded ${lived.succeeded}, failed ${lived.failed}, needs_attention ${lived.needAttention}, refused ${lifeNotes.refused.length}; rebuilt ${lived.rebuilt}, deleted ${lived.deleted}`,
+      `${lived.servers}: ${lived.changes} changes, succeeded ${lived.succeeded}, failed ${lived.failed}, needs_attention ${lived.needAttention}, refused ${lifeNotes.refused.size}; rebuilt ${lived.rebuilt}, deleted ${lived.deleted}`,
     ],
     [
       "crashes of those who asked for changes",
-      `${lifeNotes.crashes}; asked again ${lifeNotes.recognised}, entered twice ${lifeNotes.twice.length}`,
+      `${lifeNotes.crashes}; asked again ${lifeNotes.recognised}, entered twice ${lifeNotes.twice.length}; rounds broken off ${lifeNotes.troubles.length} ${lifeNotes.troubles.at(-1) ?? ""}`,
     ],
     ["failed, because a VMID was stolen", findings.robbed],
     [
@@ -176,7 +176,7 @@ function ofTheLives({ wanted, lived, lifeNotes }: Outcome): Check[] {
   if (wanted.life === 0) return [];
   const { changes, succeeded } = lived;
   return [
-    ["all changes were asked for, and have ended", lived.unfinished === 0 && lifeNotes.refused.length === 0],
+    ["all changes were asked for, and have ended", lived.unfinished === 0 && lifeNotes.refused.size === 0],
     ["no change was entered twice", lifeNotes.twice.length === 0],
     // One of a small run is more than a hundredth.
     ["99 % of the changes succeeded without a person", changes - succeeded <= Math.max(1, changes / 100)],
