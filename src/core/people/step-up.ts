@@ -66,9 +66,11 @@ export async function beginFactor(
   engine: Pick<Engine, "secrets">,
   customer: Customer,
 ): Promise<string> {
+  // One after the other, also while there is no row of theirs to lock.
+  await tx.sql(`SELECT id FROM customers WHERE id = $1 FOR UPDATE`, [customer.id]);
   const [old] = await tx.sql<{ secretId: string; confirmed: boolean }>(
     `SELECT secret_id AS "secretId", confirmed_at IS NOT NULL AS confirmed FROM customer_factors
-      WHERE customer_id = $1 FOR UPDATE`,
+      WHERE customer_id = $1`,
     [customer.id],
   );
   if (old?.confirmed === true) {
