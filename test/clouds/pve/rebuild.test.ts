@@ -181,6 +181,19 @@ describe("beside the old system", () => {
     expect(at.vm(NEW)?.guest.sshKeys).toEqual([KEY]);
   });
 
+  it("tells the team, and nobody else, what in PVE names the old number", async () => {
+    const at = await open();
+    const { id } = await at.order("server.rebuild", UBUNTU, at.ada);
+    const rows = await database.sql<{ audience: string; text: string }>(
+      `SELECT audience, text FROM operation_log WHERE operation_id = $1 AND text LIKE '%VM 100%'`,
+      [id],
+    );
+    expect(rows.map(({ audience }) => audience)).toEqual(["staff", "staff", "staff"]);
+    expect(rows.at(-1)?.text).toMatch(
+      /was VM 100000 and is VM 100001 on n1 now\. What names VM 100000 in PVE \(backup jobs,/u,
+    );
+  });
+
   it("starts a server that was off, because a new system is for use", async () => {
     const at = await open();
     await at.order("server.power", { action: "kill" });

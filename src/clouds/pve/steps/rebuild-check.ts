@@ -116,7 +116,7 @@ function staffNote(
   const disk = place.storage === undefined ? "" : `, with its disk on ${place.storage}`;
   const moved = `VM ${vmid} is rebuilt as a new VM on ${place.node}${disk}.`;
   const lost =
-    named.length === 0 ? "" : ` ${named.join(" and ")} name VM ${vmid}: put the new one there by hand.`;
+    named.length === 0 ? "" : ` VM ${vmid} is in ${named.join(" and in ")}; the new one will not be.`;
   return { staffNote: `${moved}${lost}` };
 }
 

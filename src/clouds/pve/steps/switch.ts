@@ -27,7 +27,7 @@ export function switchStep(client: PveClient): StepDefinition {
         snapshots: [],
         output: { switched: true },
         note: "the new system has taken the server's place.",
-        staffNote: `The server was VM ${replaces} and is VM ${vm.vmid} on ${vm.node} now.`,
+        staffNote: `The server was VM ${replaces} and is VM ${vm.vmid} on ${vm.node} now. What names VM ${replaces} in PVE (backup jobs, replication, HA, pools, permissions) does not go with it: name the new one there.`,
       };
     },
   };
