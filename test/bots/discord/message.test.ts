@@ -4,6 +4,7 @@ import { type Confirm, type DiscordMessage, renderView } from "../../../src/bots
 import { operationMessage } from "../../../src/bots/discord/reply.ts";
 import { escape, escapeTo } from "../../../src/bots/discord/text.ts";
 import { plain } from "../../../src/bots/text.ts";
+import type { Answer } from "../../../src/core/request.ts";
 import type { View } from "../../../src/core/view.ts";
 
 function sizeOf({ embeds }: DiscordMessage): number {
@@ -55,7 +56,7 @@ describe("views", () => {
   });
 
   it("say the banner with the one line that answers a command, within what a message may hold", () => {
-    const answer = {
+    const answer: Extract<Answer, { kind: "operation" }> = {
       kind: "operation",
       operationId: "1",
       publicId: "op-1",
@@ -66,7 +67,7 @@ describe("views", () => {
         text: "It is on its way.",
         banner: ["Maintenance: back soon"],
       },
-    } as const;
+    };
     const where = { isDirect: false, link: null };
     const short = operationMessage(answer, where);
     expect(short.content.split("\n").slice(0, 2)).toEqual(["🚧 Maintenance: back soon", "**Resize web-1**"]);
