@@ -73,6 +73,7 @@ function sampleConfig({ openstack, pve, receiver }: Sources): Record<string, unk
         tokenSecret: pve.tokenSecret,
         fingerprint: pve.fingerprint,
         vmidRange: "5000-5999",
+        rescueIso: "local:iso/rescue.iso",
       },
     },
     staff: [

@@ -188,6 +188,20 @@ describe("a lock", () => {
     expect(await at.order("snapshot.delete", { snapshot: "s1" })).toMatchObject({ state: "succeeded" });
   });
 
+  it("that was there for a moment only, while the task ran, is asked past, too", async () => {
+    const at = await open();
+    const message = "VM is locked (backup)";
+    for (const task of ["qmsnapshot", "qmrollback", "qmdelsnapshot"]) {
+      at.simulator.addTaskFault({ task, outcome: "fail", at: "start", message });
+    }
+    expect(await at.order("snapshot.create", { name: "s1" })).toMatchObject({ state: "succeeded" });
+    expect(await at.order("snapshot.rollback", { snapshot: "s1" })).toMatchObject({ state: "succeeded" });
+    expect(await at.order("snapshot.delete", { snapshot: "s1" })).toMatchObject({ state: "succeeded" });
+    for (const task of ["qmsnapshot", "qmrollback", "qmdelsnapshot"]) {
+      expect(tasksOf(at, task), task).toEqual([message, "OK"]);
+    }
+  });
+
   it("of seconds, as PVE's clean-up holds it after a way back, is asked past", async () => {
     const at = await open();
     const message = `can't lock file '/var/lock/qemu-server/lock-${OLD}.conf' - got timeout`;

@@ -16,9 +16,9 @@ import { smbiosUuidOf } from "../config.ts";
 import { remoteServerOf } from "../server.ts";
 import { goBackTo, listSnapshots, remoteSnapshots, snapshotConfig } from "../snapshots.ts";
 import { isOff, noTask, powerStep } from "./power.ts";
-import { heldByLock, namedIn } from "./snapshot.ts";
+import { heldByLock, namedIn, refused } from "./snapshot.ts";
 import { findTarget, getTarget, outcomeFor, requireUnlocked, seen, vanished } from "./target.ts";
-import { explained, judgeTask, refusal, staffNoteOf, taskSinceIntent, waitFor } from "./task.ts";
+import { explained, judgeTask, staffNoteOf, taskSinceIntent, waitFor } from "./task.ts";
 
 const Input = z.object({ externalId: z.string(), name: z.string(), takenAt: z.string().optional() });
 type Input = z.infer<typeof Input>;
@@ -137,10 +137,13 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   if (judged.kind === "running") return judged.verdict;
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "failed", error: vanished(client) };
-  const held = await heldByLock(client, context, vm, "going back to the snapshot");
+  const held = await heldByLock(client, context, vm, {
+    lock: "rollback",
+    note: "going back to the snapshot",
+  });
   if (held?.kind === "failed") return { kind: "failed", error: halfBack(held.error) };
   if (held !== null) return held;
-  if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
+  if (judged.kind === "failed") return refused(client, context, { error: judged.error, vm });
   // PVE has forgotten the task, or does not show it yet: the disk does not tell whether it was gone back.
   if (judged.kind === "unknown") {
     return { kind: "pending", condition: lookCondition("it is not known yet whether it has gone back") };

@@ -22,7 +22,6 @@ import {
   type SnapshotList,
   takeSnapshot,
 } from "../snapshots.ts";
-import { workLockOf } from "../state.ts";
 import { noTask, unknownTask } from "./power.ts";
 import { findTarget, getTarget, requireUnlocked, vanished } from "./target.ts";
 import { explained, judgeTask, refusal, staffNoteOf, waitFor } from "./task.ts";
@@ -158,7 +157,8 @@ async function verifyCreate(client: PveClient, context: StepContext): Promise<Ve
   if (vm === null) return { kind: "failed", error: vanished(client) };
   const list = await listSnapshots(client, vm, context.signal);
   const own = list.snapshots.find((one) => one.name === name && isOwn(one, context));
-  if (own?.isComplete === true && workLockOf(vm.config) === null) {
+  // PVE lifts the lock in the same write that completes it.
+  if (own?.isComplete === true && vm.config["lock"] !== "snapshot") {
     return {
       kind: "done",
       snapshots: remoteSnapshots(list),
@@ -166,9 +166,9 @@ async function verifyCreate(client: PveClient, context: StepContext): Promise<Ve
       ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
     };
   }
-  const held = await heldByLock(client, context, vm, TAKING);
+  const held = await heldByLock(client, context, vm, { lock: "snapshot", note: TAKING });
   if (held !== null) return held;
-  if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
+  if (judged.kind === "failed") return refused(client, context, { error: judged.error, vm });
   if (judged.kind === "unknown" && own === undefined) return { kind: "again", error: unknownTask(client) };
   return { kind: "failed", error: notThere(client, vm, name) };
 }
@@ -184,14 +184,14 @@ function notThere(client: PveClient, { vmid }: FoundVm, name: string): ServiceEr
   );
 }
 
-/** Null when no lock is on the VM. One that nothing of PVE's holds was left by a task that died. */
+/** Null without this lock. One that nothing of PVE's holds was left by a task that died. */
 export async function heldByLock(
   client: PveClient,
   context: StepContext,
   vm: FoundVm,
-  note: string,
+  { lock, note }: { lock: string; note: string },
 ): Promise<Verdict | null> {
-  if (workLockOf(vm.config) === null) return null;
+  if (vm.config["lock"] !== lock) return null;
   try {
     await requireUnlocked(client, vm, context.signal);
   } catch (error) {
@@ -199,6 +199,17 @@ export async function heldByLock(
     if (error.facts["stuckLock"] === true) return { kind: "failed", error: brokenOff(client, vm, error) };
   }
   return { kind: "pending", condition: lookCondition(note) };
+}
+
+/** The lock that the task met may have gone while it was looked at: then it is simply asked again. */
+export function refused(
+  client: PveClient,
+  context: StepContext,
+  { error, vm }: { error: ServiceError; vm: FoundVm },
+): Promise<Verdict> {
+  const isFree = typeof error.facts["lock"] === "string" && (vm.config["lock"] ?? "") === "";
+  if (isFree) return Promise.resolve({ kind: "again", error });
+  return refusal(client, context, { error, vm });
 }
 
 function brokenOff(client: PveClient, { config }: FoundVm, cause: ServiceError): ServiceError {
@@ -274,7 +285,7 @@ async function verifyDelete(client: PveClient, context: StepContext): Promise<Ve
   if (judged.kind === "running") return judged.verdict;
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "failed", error: vanished(client) };
-  const held = await heldByLock(client, context, vm, DELETING);
+  const held = await heldByLock(client, context, vm, { lock: "snapshot-delete", note: DELETING });
   if (held !== null) return held;
   const list = await listSnapshots(client, vm, context.signal);
   if (!list.snapshots.some((one) => isMeant(one, order))) {
@@ -284,7 +295,7 @@ async function verifyDelete(client: PveClient, context: StepContext): Promise<Ve
       ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
     };
   }
-  if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
+  if (judged.kind === "failed") return refused(client, context, { error: judged.error, vm });
   if (judged.kind === "unknown") return { kind: "again", error: unknownTask(client) };
   return {
     kind: "failed",
