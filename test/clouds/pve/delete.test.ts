@@ -250,6 +250,25 @@ describe("purge_backups", () => {
     expect(forAll.join("\n")).not.toMatch(/vzdump/u);
   });
 
+  it("finds what was taken before a rebuild, under the number that the server had then", async () => {
+    const opened = await openWithServer();
+    const { run, rita, simulator, vm, made } = opened;
+    await database.sql(`UPDATE vmid_reservations SET created_at = created_at - interval '1 hour'`);
+    simulator.addBackup({ vmid: vm.vmid, takenAt: Date.now() - HOUR_MS / 2 });
+    const strangers = simulator.addBackup({ vmid: vm.vmid, takenAt: Date.now() - 2 * HOUR_MS });
+    const rebuilt = await run(rita, "server.rebuild", { server: "web-1", image: "debian-12" });
+    expect(rebuilt).toMatchObject({ state: "succeeded", problem: null });
+    const [now] = made();
+    expect(now?.vmid).not.toBe(vm.vmid);
+    simulator.addBackup({ vmid: now?.vmid ?? 0, takenAt: Date.now() + SOON_MS });
+    const later = simulator.addBackup({ vmid: vm.vmid, takenAt: Date.now() + HOUR_MS });
+    const deleted = await run(rita, "server.delete", { server: "web-1", purge_backups: "yes" });
+    expect(deleted).toMatchObject({ state: "succeeded", problem: null });
+    expect(backupsOf(opened, now?.vmid ?? 0)).toEqual([]);
+    // The number was not the server's before it was built, nor after it was rebuilt.
+    expect(backupsOf(opened, vm.vmid)).toEqual([strangers, later].toSorted());
+  });
+
   it("that fails stops the deletion and says that the server is off and still there", async () => {
     const opened = await openWithServer();
     const { run, rita, simulator, vm, made } = opened;
