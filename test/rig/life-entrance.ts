@@ -62,10 +62,10 @@ function tell(news: LifeNews): void {
 }
 
 /** PostgreSQL may be away for a moment; then the next round does it. */
-async function round(first: boolean): Promise<void> {
+async function round(all: readonly Life[], { isFirst }: { isFirst: boolean }): Promise<void> {
   const entries = await readEntries(database);
-  const open = lives.filter((life) => !refused.has(life.index) && nextOf(life, entries).kind !== "over");
-  if (first) for (const life of lives) await askAgain(entrance, life, entries);
+  const open = all.filter((life) => !refused.has(life.index) && nextOf(life, entries).kind !== "over");
+  if (isFirst) for (const life of all) await askAgain(entrance, life, entries);
   for (const life of open) {
     const next = nextOf(life, entries);
     if (next.kind !== "ask" && next.kind !== "confirm") continue;
@@ -166,8 +166,10 @@ process.send?.("ready");
 
 for (let first = true; !stopping.signal.aborted; ) {
   try {
-    await round(first && lives.length > 0);
-    if (lives.length > 0) first = false;
+    const known = lives;
+    await round(known, { isFirst: first });
+    // They are told a moment after the start.
+    if (known.length > 0) first = false;
   } catch (error) {
     tell({ kind: "trouble", what: String(error) });
   }

@@ -178,6 +178,7 @@ function ofTheLives({ wanted, lived, lifeNotes }: Outcome): Check[] {
   return [
     ["all changes were asked for, and have ended", lived.unfinished === 0 && lifeNotes.refused.size === 0],
     ["no change was entered twice", lifeNotes.twice.length === 0],
+    ["what was asked again was known already", lifeNotes.crashes === 0 || lifeNotes.recognised > 0],
     // One of a small run is more than a hundredth.
     ["99 % of the changes succeeded without a person", changes - succeeded <= Math.max(1, changes / 100)],
     ["deleted servers are gone", lived.notGone.length === 0],

@@ -15,7 +15,7 @@ import { lockNoteOf, SAVED, workLockOf } from "../state.ts";
  * How old what PVE has told us may be when a step is about to ask for a change: as the preflight or the step before has left
  * it. PVE looks for itself when it carries the change out, and what came of it is always looked at anew.
  */
-const JUST_SEEN_MS = 1_000;
+const JUST_SEEN_MS = 2_000;
 
 /**
  * Steps on a server name it in their input; steps that make one find it by their operation's reservation. `justSeen`: for an
