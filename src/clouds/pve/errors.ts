@@ -227,6 +227,16 @@ export function taskError(
   );
 }
 
+/** Where a VM was a moment ago it is no more: the next look finds where it is now, or that it is gone. */
+export function justMoved(cloud: string, cause: ServiceError): ServiceError {
+  return new ServiceError("cloud_conflict", "The server has just moved or gone in the cloud.", {
+    cause,
+    retryable: true,
+    facts: { cloud },
+    ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
+  });
+}
+
 export function errorOf(call: FailedCall): ServiceError {
   const { response } = call;
   const text = withoutSecrets(textOf(response), call.secrets);

@@ -2,6 +2,7 @@
 
 import { isServiceError } from "../../core/errors.ts";
 import type { PveClient } from "./client.ts";
+import { justMoved } from "./errors.ts";
 import type { Parameters } from "./form.ts";
 import { AgentInterfaces, AgentOs, FirewallOptions, Pending, VmConfig, VmStatus } from "./schema.ts";
 import type { Upid } from "./upid.ts";
@@ -39,8 +40,19 @@ export async function findConfig(
   }
 }
 
+/** Of a VM that was there a moment ago. */
+async function ofFound<T>(client: PveClient, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (isServiceError(error, "cloud_not_found")) throw justMoved(client.cloud, error);
+    throw error;
+  }
+}
+
 export function getStatus(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<VmStatus> {
-  return client.read({ path: `${pathOf(at)}/status/current`, signal, since: at.since }, VmStatus);
+  const path = `${pathOf(at)}/status/current`;
+  return ofFound(client, () => client.read({ path, signal, since: at.since }, VmStatus));
 }
 
 /** Whether rules of its own keep anything out of it. */
@@ -49,9 +61,14 @@ export async function isFirewallOn(client: PveClient, at: VmAddress, signal?: Ab
   return (await client.read({ path, signal }, FirewallOptions)).enable === true;
 }
 
+function pendingOf(client: PveClient, at: VmAddress, signal?: AbortSignal) {
+  const path = `${pathOf(at)}/pending`;
+  return ofFound(client, () => client.read({ path, signal, since: at.since }, Pending));
+}
+
 /** The keys whose new value waits for a real restart. */
 export async function pendingKeys(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<string[]> {
-  const rows = await client.read({ path: `${pathOf(at)}/pending`, signal, since: at.since }, Pending);
+  const rows = await pendingOf(client, at, signal);
   return rows
     .filter((row) => row.pending !== undefined || (row.delete ?? 0) > 0)
     .map((row) => row.key)
@@ -64,7 +81,7 @@ export async function wantedConfig(
   at: VmAddress,
   signal?: AbortSignal,
 ): Promise<VmConfig> {
-  const rows = await client.read({ path: `${pathOf(at)}/pending`, signal, since: at.since }, Pending);
+  const rows = await pendingOf(client, at, signal);
   return Object.fromEntries(
     rows.flatMap(({ key, value, pending, delete: doomed }) => {
       const wanted = (doomed ?? 0) > 0 ? undefined : (pending ?? value);

@@ -1,10 +1,10 @@
 // What every step with a task does: dispatch it, and judge it when it has ended. Most refusals of PVE arrive inside the task.
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import { isServiceError, type ServiceError } from "../../../core/errors.ts";
 import type { Issued, Probe, StepContext, Verdict } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, isGoodExit, isRunning, listTasks, taskEnd, taskWarnings } from "../cluster.ts";
 import { taskCondition } from "../condition.ts";
-import { taskError } from "../errors.ts";
+import { justMoved, taskError } from "../errors.ts";
 import type { Task } from "../schema.ts";
 import { parseUpid, type Upid } from "../upid.ts";
 import { withLockAdvice } from "./target.ts";
@@ -60,7 +60,7 @@ export async function refusal(
 ): Promise<Verdict> {
   if (error.retryable) return { kind: "again", error };
   // We have just seen it.
-  if (error.code === "cloud_not_found") return { kind: "again", error: moved(client, error) };
+  if (error.code === "cloud_not_found") return { kind: "again", error: justMoved(client.cloud, error) };
   return { kind: "failed", error: await withLockAdvice(client, error, { vm, signal: context.signal }) };
 }
 
@@ -73,20 +73,10 @@ export async function explained<T>(
   try {
     return await call();
   } catch (error) {
-    if (isServiceError(error, "cloud_not_found")) throw moved(client, error);
+    if (isServiceError(error, "cloud_not_found")) throw justMoved(client.cloud, error);
     if (!isServiceError(error, "cloud_conflict")) throw error;
     throw await withLockAdvice(client, error, { vm, signal });
   }
-}
-
-/** Its node does not have it any more: the next look finds where it is, or that it is gone. */
-function moved(client: PveClient, cause: ServiceError): ServiceError {
-  return new ServiceError("cloud_conflict", "The server has just moved to another place in the cloud.", {
-    cause,
-    retryable: true,
-    facts: { cloud: client.cloud },
-    ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
-  });
 }
 
 export function staffNoteOf(warnings: string | undefined): { staffNote?: string } {
