@@ -283,6 +283,12 @@ describe("a configuration", () => {
     expect(nothing.json.message).toBe("no options specified\n");
   });
 
+  it("with a new CD drive and a boot order in one call gets the drive appended to the old order", async () => {
+    await client.clone(200);
+    await client.put(`${vm}/config`, { ide0: "local:iso/rescue.iso,media=cdrom", boot: "order=ide0;scsi0" });
+    expect((await client.get(`${vm}/config`)).json.data).toMatchObject({ boot: "order=scsi0;ide0" });
+  });
+
   it("boots a rescue ISO, where no agent answers, and back", async () => {
     await client.clone(200);
     await client.put(`${vm}/config`, { ide0: "local:iso/rescue.iso,media=cdrom" });

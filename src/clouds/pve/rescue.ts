@@ -19,18 +19,24 @@ const EMPTY_DRIVE = "none,media=cdrom";
 /** Never a slot that holds something: the cloud-init drive is usually ide2. */
 const SLOTS = ["ide0", "ide1", "ide2", "ide3", "sata0", "sata1", "sata2", "sata3", "sata4", "sata5"];
 
+export function lineIn(config: VmConfig): RescueNote | null {
+  for (const line of (config["description"] ?? "").split("\n")) {
+    const found = LINE.exec(line.trimEnd());
+    if (found !== null) return { slot: found[1] ?? "", held: found[2] ?? "", boot: found[3] ?? "" };
+  }
+  return null;
+}
+
 /**
- * Null, too, for a line that is no longer true: going back to a snapshot keeps the description, but brings the tags and the
+ * Null, too, for a line that is no longer true: going back to a snapshot keeps the description, but brings tags, drives and
  * boot order of that time.
  */
 export function noteIn(config: VmConfig): RescueNote | null {
-  for (const line of (config["description"] ?? "").split("\n")) {
-    const found = LINE.exec(line.trimEnd());
-    if (found === null) continue;
-    const note = { slot: found[1] ?? "", held: found[2] ?? "", boot: found[3] ?? "" };
-    return isTagged(config) || bootOrder(config["boot"])[0] === note.slot ? note : null;
-  }
-  return null;
+  const note = lineIn(config);
+  if (note === null) return null;
+  const isFirst = bootOrder(config["boot"])[0] === note.slot;
+  const signs = [isTagged(config), isFirst, mediaIn(config, note.slot) !== null];
+  return signs.filter(Boolean).length > 1 ? note : null;
 }
 
 export function hasLine(config: VmConfig): boolean {
@@ -80,17 +86,23 @@ export function rescueOrder(config: VmConfig, { slot, boot }: RescueNote): strin
   return `order=${[slot, ...rest].join(";")}`;
 }
 
-/** The drive that it boots from when that is a CD with an image in it. */
-export function bootMedia(config: VmConfig): { slot: string; volume: string } | null {
-  const [slot = ""] = bootOrder(config["boot"]);
+/** The image in a CD drive. */
+function mediaIn(config: VmConfig, slot: string): string | null {
   const parts = properties(config[slot] ?? "");
   const volume = parts[""] ?? parts["file"] ?? "";
-  return parts["media"] === "cdrom" && /:iso\//u.test(volume) ? { slot, volume } : null;
+  return parts["media"] === "cdrom" && /:iso\//u.test(volume) ? volume : null;
+}
+
+/** The drive that it boots from when that is a CD with an image in it. */
+export function bootMedia(config: VmConfig): string | null {
+  const [slot = ""] = bootOrder(config["boot"]);
+  return mediaIn(config, slot) === null ? null : slot;
 }
 
 /** Of a VM that runs, by its configuration without what is pending: what it was started from. */
 export function isInRescue(config: VmConfig): boolean {
-  return isTagged(config) && bootMedia(config) !== null;
+  const slot = bootMedia(config);
+  return slot !== null && (isTagged(config) || lineIn(config)?.slot === slot);
 }
 
 /** What to do about a slot to take the media out again: a protected VM keeps an empty drive. */

@@ -183,8 +183,12 @@ export function applyChange(cluster: Cluster, work: Pick<Work, "log" | "warn">, 
     vm.pending.delete(key);
     vm.pendingDelete.delete(key);
   }
-  for (const key of change.remove) removeOption(cluster, vm, { key, force: change.force, work });
-  for (const [key, value] of change.set) setOption(cluster, vm, { key, value, work });
+  // As it is now, whatever waits: PVE reads it once, before all changes (PVE/API2/Qemu.pm, @bootorder).
+  const order = bootOrderOf(vm.config.get("boot"));
+  for (const key of change.remove) removeOption(cluster, vm, { key, force: change.force, work, order });
+  // PVE takes them in any order; this one is the worst: a new CD drive is appended to the old order after the new one was set.
+  const options = [...change.set].toSorted(([a], [b]) => Number(b === "boot") - Number(a === "boot"));
+  for (const [key, value] of options) setOption(cluster, vm, { key, value, work, order, all: change.set });
   dropEmptyChanges(vm);
   if (vm.run) applyLive(cluster, vm);
   else applyPending(cluster, vm);
@@ -194,16 +198,22 @@ interface Removal {
   key: string;
   force: boolean;
   work: Pick<Work, "log" | "warn">;
+  /** The boot order that drives join and leave. */
+  order: string[];
 }
 
-function removeOption(cluster: Cluster, vm: Vm, { key, force, work }: Removal): void {
+function bootOrderOf(boot: string | undefined): string[] {
+  return splitList(parseProperties(boot ?? "", "legacy").get("order"));
+}
+
+function removeOption(cluster: Cluster, vm: Vm, { key, force, work, order }: Removal): void {
   const value = vm.config.get(key) ?? vm.pending.get(key);
   if (value === undefined) {
     work.log(`cannot delete '${key}' - not set in current configuration!`);
     return;
   }
   vm.pending.delete(key);
-  leaveBootOrder(vm, key);
+  leaveBootOrder(vm, key, order);
   if (/^unused\d+$/.test(key)) {
     checkUnusedProtection(vm, value);
     freeVolume(cluster, vm.node, parseDrive(key, value).volid);
@@ -218,46 +228,50 @@ function removeOption(cluster: Cluster, vm: Vm, { key, force, work }: Removal): 
   if (vm.config.has(key)) vm.pendingDelete.set(key, force);
 }
 
-function leaveBootOrder(vm: Vm, key: string): void {
-  const boot = parseProperties(vm.pending.get("boot") ?? vm.config.get("boot") ?? "", "legacy");
-  const order = boot.get("order")?.split(";");
-  if (order?.includes(key) !== true) return;
-  vm.pending.set("boot", `order=${order.filter((device) => device !== key).join(";")}`);
+function leaveBootOrder(vm: Vm, key: string, order: string[]): void {
+  const at = order.indexOf(key);
+  if (at < 0) return;
+  order.splice(at, 1);
+  vm.pending.set("boot", `order=${order.join(";")}`);
 }
 
-function setOption(
-  cluster: Cluster,
-  vm: Vm,
-  { key, value, work }: { key: string; value: string; work: Pick<Work, "log" | "warn"> },
-): void {
+interface Setting {
+  key: string;
+  value: string;
+  work: Pick<Work, "log" | "warn">;
+  order: string[];
+  /** What else the call sets. */
+  all: ReadonlyMap<string, string>;
+}
+
+function setOption(cluster: Cluster, vm: Vm, { key, value, work, order, all }: Setting): void {
   vm.pendingDelete.delete(key);
   if (isDrive(key)) {
     vm.pending.set(key, createDrive(cluster, work, vm, { key, value }));
-    joinBootOrder(vm, key, value);
+    joinBootOrder(vm, order, { key, value });
   } else if (key === "tags") vm.pending.set(key, uniqueTags(value));
   else if (key === "cipassword") {
     // Never pending: PVE writes it straight into the configuration.
     vm.plainPassword = isCrypt(value) ? undefined : value;
     vm.config.set(key, isCrypt(value) ? value : crypt(value));
-  } else if (key === "boot") vm.pending.set(key, checkedBoot(vm, value));
+  } else if (key === "boot") vm.pending.set(key, checkedBoot(vm, value, all));
   else if (key === "description") vm.pending.set(key, value.replace(/\s+$/, ""));
   else vm.pending.set(key, value);
 }
 
-/** A new CD-ROM drive is marked bootable. */
-function joinBootOrder(vm: Vm, key: string, value: string): void {
-  const boot = vm.pending.get("boot") ?? vm.config.get("boot");
-  const order = parseProperties(boot ?? "", "legacy")
-    .get("order")
-    ?.split(";");
-  const cdrom = value.includes("media=cdrom");
-  if (cdrom && order && !order.includes(key)) vm.pending.set("boot", `order=${[...order, key].join(";")}`);
+/** A CD-ROM drive that is not in the order is marked bootable. */
+function joinBootOrder(vm: Vm, order: string[], { key, value }: { key: string; value: string }): void {
+  if (order.length === 0 || !value.includes("media=cdrom") || order.includes(key)) return;
+  order.push(key);
+  vm.pending.set("boot", `order=${order.join(";")}`);
 }
 
-function checkedBoot(vm: Vm, value: string): string {
-  for (const device of splitList(parseProperties(value, "legacy").get("order"))) {
-    const exists = (vm.config.has(device) || vm.pending.has(device)) && !vm.pendingDelete.has(device);
-    if (!exists) throw new PveError(500, `invalid bootorder: device '${device}' does not exist'\n`);
+function checkedBoot(vm: Vm, value: string, all: ReadonlyMap<string, string>): string {
+  for (const device of bootOrderOf(value)) {
+    const exists = vm.config.has(device) || vm.pending.has(device) || all.has(device);
+    if (!exists || vm.pendingDelete.has(device)) {
+      throw new PveError(500, `invalid bootorder: device '${device}' does not exist'\n`);
+    }
   }
   return value;
 }

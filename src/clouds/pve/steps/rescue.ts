@@ -13,6 +13,7 @@ import {
   bootOrder,
   hasLine,
   isTagged,
+  lineIn,
   newNote,
   noteIn,
   type RescueNote,
@@ -39,7 +40,15 @@ const CALL_TIMEOUT_MS = 2 * 60_000;
 const ISO = /^([A-Za-z][\w.-]*):iso\/[^\s,;/]+$/u;
 
 export function rescueSteps(client: PveClient): StepDefinition[] {
-  return [checkStep(client), setStep(client), unsetStep(client), clearStep(client), verifyStep(client)];
+  return [
+    checkStep(client),
+    noteStep(client),
+    mediaStep(client),
+    bootStep(client),
+    unsetStep(client),
+    clearStep(client),
+    verifyStep(client),
+  ];
 }
 
 export function rescueProcedures(client: PveClient): RescueProcedures {
@@ -72,6 +81,8 @@ function planRescue(
   const input: z.infer<typeof EnterInput> = { externalId, media };
   return [
     { name: "pve.rescue_check", label: "Check the rescue media", input },
+    { name: "pve.rescue_note", label: "Write down how it boots now", input: { ...input } },
+    { name: "pve.rescue_media", label: "Put the rescue media in", input: { ...input } },
     { name: "pve.rescue_set", label: "Set it to boot from the rescue media", input: { ...input } },
     planPower({ externalId, verb: "stop" }),
     planPower({ externalId, verb: "start" }),
@@ -143,9 +154,58 @@ function noteFor(client: PveClient, { vmid }: FoundVm, config: VmConfig): Rescue
   );
 }
 
-function setStep(client: PveClient): StepDefinition {
-  return {
+/**
+ * Three calls, in this order. The way back is written down before anything else, because PVE changes the boot order by itself
+ * when it gets a new CD drive; and the order comes last, because PVE takes the settings of one call in any order and would
+ * append the new drive to the old order after it had taken ours (qemu-server, PVE/API2/Qemu.pm, update_vm_api).
+ */
+function noteStep(client: PveClient): StepDefinition {
+  return setting(client, {
+    name: "pve.rescue_note",
+    parameters(vm, config) {
+      const note = noteFor(client, vm, config);
+      return { tags: tagsWith(config), description: withNote(config, note) };
+    },
+    expected(config) {
+      const note = noteIn(config) ?? newNote(config);
+      const isWritten = note !== null && config["description"]?.trimEnd() === withNote(config, note);
+      return { tags: isTagged(config), description: isWritten };
+    },
+  });
+}
+
+function mediaStep(client: PveClient): StepDefinition {
+  return setting(client, {
+    name: "pve.rescue_media",
+    parameters: (vm, config, media) => ({ [writtenNote(client, vm, config).slot]: `${media},media=cdrom` }),
+    expected(config, media) {
+      const slot = lineIn(config)?.slot ?? "";
+      return { [slot]: properties(config[slot] ?? "")[""] === media };
+    },
+  });
+}
+
+function bootStep(client: PveClient): StepDefinition {
+  return setting(client, {
     name: "pve.rescue_set",
+    parameters: (vm, config) => ({ boot: rescueOrder(config, writtenNote(client, vm, config)) }),
+    expected: (config) => ({ boot: bootOrder(config["boot"])[0] === lineIn(config)?.slot }),
+    output: { rescueSet: true },
+  });
+}
+
+interface Setting {
+  name: string;
+  parameters(vm: FoundVm, config: VmConfig, media: string): Parameters;
+  /** Whether each of them is there, as PVE shows it then. */
+  expected(config: VmConfig, media: string): Record<string, boolean>;
+  output?: Record<string, unknown>;
+}
+
+/** A cancel would leave it half switched. */
+function setting(client: PveClient, { name, parameters, expected, output = {} }: Setting): StepDefinition {
+  return {
+    name,
     deadlineMs: DEADLINE_MS,
     callTimeoutMs: CALL_TIMEOUT_MS,
     pointOfNoReturn: "The server is being switched to the rescue system; /server unrescue brings it back.",
@@ -154,23 +214,18 @@ function setStep(client: PveClient): StepDefinition {
       const { media } = EnterInput.parse(context.input);
       const vm = await getTarget(client, context);
       const config = await wantedConfig(client, vm, context.signal);
-      const note = noteFor(client, vm, config);
-      await change(client, context, vm, {
-        [note.slot]: `${media},media=cdrom`,
-        boot: rescueOrder(config, note),
-        tags: tagsWith(config),
-        description: withNote(config, note),
-      });
+      if (Object.values(expected(config, media)).every(Boolean)) return { kind: "done", output };
+      await change(client, context, vm, parameters(vm, config, media));
       const after = await wantedConfig(client, vm, context.signal);
-      requireThere(client, vm, after, {
-        [note.slot]: properties(after[note.slot] ?? "")[""] === media,
-        boot: bootOrder(after["boot"])[0] === note.slot,
-        tags: isTagged(after),
-        description: noteIn(after) !== null,
-      });
-      return { kind: "done", output: { rescueSet: true } };
+      requireThere(client, vm, after, expected(after, media));
+      return { kind: "done", output };
     },
   };
+}
+
+/** By the step before. */
+function writtenNote(client: PveClient, vm: FoundVm, config: VmConfig): RescueNote {
+  return lineIn(config) ?? noteFor(client, vm, config);
 }
 
 async function change(
@@ -183,7 +238,7 @@ async function change(
   await explained(client, { vm, signal }, () => setConfig(client, vm, parameters, { signal }));
 }
 
-/** PVE may accept a setting and show another one. */
+/** PVE may accept a setting and show another one, such as a boot order that it has changed by itself: then it is set again. */
 function requireThere(
   client: PveClient,
   { vmid }: FoundVm,
@@ -196,6 +251,7 @@ function requireThere(
     "cloud_failed",
     "The cloud accepted the settings of the server and shows other ones. Our operators must look at it.",
     {
+      retryable: true,
       facts: { cloud: client.cloud },
       staffDetail: `${client.cloud}: VM ${vmid} shows ${wrong.map((key) => `${key}: ${config[key] ?? "none"}`).join(", ")}`,
     },
@@ -240,10 +296,10 @@ async function unset(client: PveClient, context: StepContext): Promise<Issued> {
 
 /** Somebody removed our line, or went back to a snapshot of that time: what boots now is taken out of the order. */
 function withoutALine(config: VmConfig): RescueNote | null {
-  const media = isTagged(config) ? bootMedia(config) : null;
-  if (media === null) return null;
-  const rest = bootOrder(config["boot"]).filter((key) => key !== media.slot);
-  return { slot: media.slot, held: "", boot: rest.length === 0 ? "" : `order=${rest.join(";")}` };
+  const slot = isTagged(config) ? bootMedia(config) : null;
+  if (slot === null) return null;
+  const rest = bootOrder(config["boot"]).filter((key) => key !== slot);
+  return { slot, held: "", boot: rest.length === 0 ? "" : `order=${rest.join(";")}` };
 }
 
 /** Only what is not so yet. */
