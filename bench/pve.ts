@@ -100,6 +100,8 @@ async function measure({ backend, simulator, database }: Scene, size: Size): Pro
     figure(`${who}: calls for an operation`, `${each(sum(calls))}, in ${seconds.toFixed(0)} s`);
     note(`  ${parts.join(", ")}`);
   }
+  const waiting = (calls: Counts) => calls["task lists"] + calls["status of one task"];
+  ratio("calls that only wait for tasks", { ours: waiting(ours.calls), baseline: waiting(baseline.calls) });
   ratio("calls for an operation", { ours: sum(ours.calls), baseline: sum(baseline.calls) }, callsAtMost);
 }
 
