@@ -1,4 +1,5 @@
-// npm run check: everything that can be said about the code without running it, plus the test of the folders' direction.
+// npm run check: everything that can be said about the code without running it, plus the test of the folders' direction and
+// a look at what the last run of the tests says of those that the documentation names.
 // All checks run even when one fails, so that one run tells all.
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -14,6 +15,7 @@ const checks: Record<string, string[]> = {
   "dead code": ["knip"],
   migrations: [...node, "scripts/migration.ts", "--check"],
   architecture: ["vitest", "run", "--reporter=dot", "test/architecture.test.ts"],
+  "documented tests": [...node, "scripts/documented-tests.ts"],
 };
 
 const failed: string[] = [];
