@@ -30,7 +30,7 @@ const ROUNDS = 4_000;
 const VAIN_LOOKS = 8;
 const LONGEST_MOVE_MS = 10_000;
 
-export interface FinishOptions {
+interface FinishOptions {
   operationId: string;
   worker?: string;
   /** Of the clock, while something is waited for in vain. */
