@@ -167,12 +167,33 @@ describe("a failure before the switch", () => {
       const operationId = await at.begin("server.rebuild", UBUNTU);
       const { publicId } = await at.operation(operationId);
       at.beforeStep(step, () => at.ask(at.rita, "ops.cancel", { operation: publicId }));
-      expect({ step, state: (await at.finish(operationId)).state }).toEqual({ step, state: "cancelled" });
+      const ended = await at.finish(operationId);
+      const words = JSON.stringify([step, ended.problem]);
+      expect(ended.state, words).toBe("cancelled");
       expect(at.made()).toMatchObject([{ vmid: OLD, uuid: old?.uuid, status: "running" }]);
       expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "active" });
     }
     expect(at.simulator.state.macClashes).toEqual([]);
     expect(at.simulator.state.volumes.filter((volume) => volume.vmid > OLD)).toEqual([]);
+  });
+});
+
+describe("a cancel while the new system is starting", () => {
+  it("waits for that start to end: off is not off while it is at work", async () => {
+    const at = await open();
+    const operationId = await at.begin("server.rebuild", UBUNTU);
+    const { publicId } = await at.operation(operationId);
+    at.beforeStep("pve.start_new", async () => {
+      at.simulator.addTaskFault({ task: "qmstart", vmid: NEW, outcome: "hang", at: "start" });
+      await at.ask(at.rita, "ops.cancel", { operation: publicId });
+    });
+    at.beforeStep("pve.stop_new", () => {
+      const start = at.simulator.state.tasks.find(({ type, id }) => type === "qmstart" && id === String(NEW));
+      setTimeout(() => at.simulator.releaseTask(start?.upid ?? ""), 40);
+    });
+    expect(await at.finish(operationId)).toMatchObject({ state: "cancelled" });
+    expect(at.simulator.state.macClashes).toEqual([]);
+    expect(at.made()).toMatchObject([{ vmid: OLD, status: "running" }]);
   });
 });
 

@@ -9,7 +9,7 @@ import type {
   Verdict,
 } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { type FoundVm, findVm } from "../cluster.ts";
+import { type FoundVm, findVm, isRunning, listActiveTasks } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { reservedVmid } from "../reservation.ts";
 import { findRetiring, retiringOf } from "../retiring.ts";
@@ -53,18 +53,39 @@ export function stopNewStep(client: PveClient): StepDefinition {
     evidence: "repeatable",
     async issue(context): Promise<Issued> {
       const vm = await findNew(client, context);
-      if (vm === null || (await isOff(client, vm, context.signal))) return { kind: "done" };
+      if (vm === null) return { kind: "done" };
+      if (await isStarting(client, vm, context.signal)) {
+        return { kind: "wait", reference: {}, condition: lookCondition("waiting for its start to end") };
+      }
+      if (await isOff(client, vm, context.signal)) return { kind: "done" };
       return halt(client, context, vm);
     },
     async verify(context): Promise<Verdict> {
       const judged = await judgeTask(client, context, "switch the unfinished system off");
       if (judged.kind === "running") return judged.verdict;
       const vm = await findNew(client, context);
-      if (vm === null || (await isOff(client, vm, context.signal))) return { kind: "done" };
+      if (vm === null) return { kind: "done" };
+      const starting = await isStarting(client, vm, context.signal);
+      if (!starting && (await isOff(client, vm, context.signal))) return { kind: "done" };
+      // It has come up, or comes up, only now: the next call switches it off.
+      if (judged.kind === "unknown" && !starting) return { kind: "again", error: cameUp(client) };
       if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
       return { kind: "pending", condition: lookCondition("it is running still") };
     },
   };
+}
+
+/** Off is not off while the start that is undone is still at work: it would come up a moment later. */
+async function isStarting(client: PveClient, { node, vmid }: FoundVm, signal: AbortSignal): Promise<boolean> {
+  const tasks = await listActiveTasks(client, node, signal);
+  return tasks.some((task) => isRunning(task) && task.type === "qmstart" && task.id === String(vmid));
+}
+
+function cameUp(client: PveClient): ServiceError {
+  return new ServiceError("cloud_conflict", "The unfinished system has just come up.", {
+    retryable: true,
+    facts: { cloud: client.cloud },
+  });
 }
 
 /** Undoes pve.retire_halt: the old one runs again if it did before. */
