@@ -89,38 +89,38 @@ describe("an answer that is lost on the way, at each write of a snapshot's life"
 describe("a worker that dies at each moment", { timeout: 120_000 }, () => {
   it("of a snapshot: each order has one, and one alone", async () => {
     const at = await open();
-    const lived = await surviveDeaths(at, {
-      begin: (nth) => at.begin("snapshot.create", { name: `s-${nth}` }),
-      after: (nth) => expect(at.vm(OLD)?.snapshots).toHaveLength(nth),
+    const { orders, moments } = await surviveDeaths(at, {
+      begin: (order) => at.begin("snapshot.create", { name: `s-${order}` }),
+      after: (order) => expect(at.vm(OLD)?.snapshots).toHaveLength(order),
     });
-    expect(lived).toBeGreaterThan(4);
-    expect(tasksOf(at, "qmsnapshot").filter((exit) => exit === "OK")).toHaveLength(lived);
+    expect(moments).toBeGreaterThan(4);
+    expect(tasksOf(at, "qmsnapshot").filter((exit) => exit === "OK")).toHaveLength(orders);
   });
 
   it("of a way back: it is gone back to once for each order, and runs afterwards", async () => {
     const at = await open();
     await at.order("snapshot.create", { name: "s1" });
-    const lived = await surviveDeaths(at, {
+    const { moments } = await surviveDeaths(at, {
       begin: () => at.begin("snapshot.rollback", { snapshot: "s1" }),
-      after(nth) {
-        expect(tasksOf(at, "qmrollback")).toHaveLength(nth);
+      after(order) {
+        expect(tasksOf(at, "qmrollback")).toHaveLength(order);
         expect(at.vm(OLD)).toMatchObject({ status: "running", lock: undefined });
       },
     });
-    expect(lived).toBeGreaterThan(6);
+    expect(moments).toBeGreaterThan(6);
   });
 
   it("of a deletion: it is gone, and only it", async () => {
     const at = await open();
     await at.order("snapshot.create", { name: "stays" });
-    const lived = await surviveDeaths(at, {
-      async begin(nth) {
-        await at.order("snapshot.create", { name: `s-${nth}` });
-        return at.begin("snapshot.delete", { snapshot: `s-${nth}` });
+    const { moments } = await surviveDeaths(at, {
+      async begin(order) {
+        await at.order("snapshot.create", { name: `s-${order}` });
+        return at.begin("snapshot.delete", { snapshot: `s-${order}` });
       },
       after: () => expect(at.vm(OLD)?.snapshots).toEqual(["stays"]),
     });
-    expect(lived).toBeGreaterThan(4);
+    expect(moments).toBeGreaterThan(4);
   });
 });
 

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { OperationRow } from "../../../src/core/operations/rows.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
+import { stride } from "../../support/thorough.ts";
 import { createScene, nothingLeft, type Scene } from "./scene.ts";
 
 interface Case {
@@ -104,7 +105,7 @@ describe("a worker that dies", () => {
     expect(new Set(at.trace)).toEqual(
       new Set(["after_intent", "answer_before_reference", "reference_stored", "waiting", "verifying"]),
     );
-    for (let nth = 1; nth <= moments; nth += 1) {
+    for (let nth = 1; nth <= moments; nth += stride(3)) {
       at.dieAtStep(nth);
       const id = await begin(at, "server.provision", {
         customer: "ada",
@@ -118,7 +119,7 @@ describe("a worker that dies", () => {
       expect(await at.finish("second", id)).toMatchObject({ state: "succeeded", problem: null });
       expect(at.live().filter((server) => server.name === `web-${nth}`)).toHaveLength(1);
     }
-    expect(at.simulator.state.servers).toHaveLength(moments + 1);
+    expect(at.simulator.state.servers).toHaveLength(Math.ceil(moments / stride(3)) + 1);
     expect(await at.leftovers()).toEqual(nothingLeft);
   });
 
@@ -129,7 +130,7 @@ describe("a worker that dies", () => {
     await at.finish("plain", plain);
     const moments = at.trace.length;
     expect(at.trace).toContain("compensating");
-    for (let nth = 1; nth <= moments; nth += 1) {
+    for (let nth = 1; nth <= moments; nth += stride(3)) {
       at.dieAtStep(nth);
       const id = await begin(at, "server.provision", { ...failing, name: `web-${nth}` });
       await untilDeath(at, id);
@@ -141,7 +142,7 @@ describe("a worker that dies", () => {
       });
       expect(at.live()).toEqual([]);
     }
-    expect(at.simulator.state.servers).toHaveLength(moments + 1);
+    expect(at.simulator.state.servers).toHaveLength(Math.ceil(moments / stride(3)) + 1);
     expect(await at.leftovers()).toEqual(nothingLeft);
   });
 
@@ -156,7 +157,7 @@ describe("a worker that dies", () => {
       await at.finish("plain", await begin(at, what.action, { server: "plain", ...what.options }));
       const moments = at.trace.length;
       expect(moments).toBeGreaterThan(4);
-      for (let nth = 1; nth <= moments; nth += 1) {
+      for (let nth = 1; nth <= moments; nth += stride(3)) {
         const name = `web-${nth}`;
         await at.order(name, metadata);
         const id = await begin(at, what.action, { server: name, ...what.options });
@@ -188,7 +189,7 @@ describe("a worker that dies", () => {
     at.trace.length = 0;
     await at.finish("plain", await begin(at, "server.password", { server: "plain" }));
     const moments = at.trace.length;
-    for (let nth = 1; nth <= moments; nth += 1) {
+    for (let nth = 1; nth <= moments; nth += stride(3)) {
       at.dieAtStep(nth);
       const id = await begin(at, "server.password", { server: "plain" });
       await untilDeath(at, id);
