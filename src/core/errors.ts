@@ -44,7 +44,7 @@ export interface ServiceErrorOptions {
   facts?: Record<string, unknown>;
   /** Whether the same request may succeed later without anybody changing anything. */
   retryable?: boolean;
-  staffDetail?: string;
+  staffDetail?: string | undefined;
 }
 
 export class ServiceError extends Error {
@@ -61,6 +61,23 @@ export class ServiceError extends Error {
     this.retryable = options.retryable ?? false;
     this.staffDetail = options.staffDetail;
   }
+}
+
+/**
+ * The same error in other words: its staffDetail stays, and its facts with `change.facts` over them. With another code it
+ * is judged anew, so that it is retryable only when `change` says so.
+ */
+export function reworded(
+  cause: ServiceError,
+  message: string,
+  change: { code?: ErrorCode; facts?: Record<string, unknown>; retryable?: boolean } = {},
+): ServiceError {
+  return new ServiceError(change.code ?? cause.code, message, {
+    cause,
+    facts: { ...cause.facts, ...change.facts },
+    retryable: change.retryable ?? (change.code === undefined && cause.retryable),
+    staffDetail: cause.staffDetail,
+  });
 }
 
 /** What is stored and shown of an error; never a stack, never a cause. */

@@ -61,12 +61,7 @@ export async function listed<Item>(pass: SyncPass, list: () => Promise<Item[]>):
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
     const { code, message, facts, retryable, staffDetail } = error;
-    throw new ListFailed(code, message, {
-      cause: error,
-      facts,
-      retryable,
-      ...(staffDetail === undefined ? {} : { staffDetail }),
-    });
+    throw new ListFailed(code, message, { cause: error, facts, retryable, staffDetail });
   }
   await noteHealth(pass.database, pass.cloudId, null);
   return items;
