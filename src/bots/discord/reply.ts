@@ -2,6 +2,7 @@
 import type { Logger } from "pino";
 import type { Principal } from "../../core/access.ts";
 import { isServiceError, problemOf, ServiceError } from "../../core/errors.ts";
+import { asTyped } from "../../core/option-values.ts";
 import type { Answer } from "../../core/request.ts";
 import { paragraph, plain } from "../text.ts";
 import { bannerLines, type DiscordMessage, messageOf, plainButton, rows, sentence } from "./message.ts";
@@ -43,7 +44,7 @@ export function problemOfRequest(
   const errors = sentencesOf(error);
   const more = Object.values(errors).filter((other) => other !== message);
   const isCorrectable = isServiceError(error, "invalid_input");
-  const given = isCorrectable ? Object.entries(typed).map(([name, value]) => `${name}:${value}`) : [];
+  const given = isCorrectable ? Object.entries(typed).map(([name, value]) => asTyped({ name }, value)) : [];
   const lines = [
     ...[message, ...more].map((text) => escapeTo(paragraph(text), 800)),
     ...(given.length === 0 ? [] : [`You gave: ${line(given.join(" "), 500)}`]),
@@ -83,12 +84,12 @@ export function withFormButton(message: DiscordMessage, nonce: string, label: st
   return { ...message, components: rows([plainButton(`${OPEN_FORM}:${nonce}`, label, "primary")]) };
 }
 
-/** A stranger learns their own id, because that is what an administrator needs, and nothing else. */
+/** A stranger learns their own id, because that is what an administrator needs, and how customers get in. Nothing else. */
 export function notLinked(userId: string): DiscordMessage {
   return sentence(
     `Your Discord account (${userId}) is not linked to anybody I know, so I cannot do that for you. ` +
       "If you work here, ask an administrator to add this id to your entry under `staff` in ratatosk.yaml. " +
-      "If you are a customer, send this id to support and ask them to link it.",
+      "If you are a customer, ask support for a code and send it here: /link code:…",
   );
 }
 

@@ -34,7 +34,7 @@ async function press(
   let principal: Principal | null = null;
   try {
     principal = await identify(context.entrance, body);
-    if (principal === null) return notLinked(body.user.id);
+    if (principal === null) return notLinked(body.user.id, context.commandPrefix);
     const token = button.value ?? "";
     if (button.action_id.startsWith("reveal:")) return await reveal(context, { token, principal, body });
 

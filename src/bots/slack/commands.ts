@@ -67,11 +67,11 @@ async function answer(context: SlackContext, command: SlashCommand): Promise<Rep
 
 /** A stranger may be linked, and nothing else. */
 async function answerStranger(
-  { entrance, registry }: SlackContext,
+  { entrance, registry, commandPrefix }: SlackContext,
   { user_id: userId, text, command }: SlashCommand,
   group: string,
 ): Promise<SlackMessage> {
-  if (group !== LINK) return notLinked(userId);
+  if (group !== LINK) return notLinked(userId, commandPrefix);
   const { options } = parseCommand(LINK, text, registry);
   const code = options["code"] ?? "";
   if (code === "")

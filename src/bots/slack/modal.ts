@@ -70,7 +70,7 @@ async function submit(context: SlackContext, body: ViewSubmitAction): Promise<Ou
       return push({
         title: "Not linked",
         tone: "warning",
-        text: `Your Slack account (${body.user.id}) is no longer linked. Ask an administrator or support.`,
+        text: `Your Slack account (${body.user.id}) is no longer linked. If you work here, ask an administrator; if you are a customer, ask support for a code and send it: /${context.commandPrefix}link code:…`,
       });
     }
     const form = readForm(body.view);

@@ -82,11 +82,11 @@ export function sentence(text: string): SlackMessage {
   return { text: escapeTo(text, 3000), blocks: sections([text]) };
 }
 
-/** A stranger learns their own id, because that is what an administrator needs, and nothing else. */
-export function notLinked(userId: string): SlackMessage {
+/** A stranger learns their own id, because that is what an administrator needs, and how customers get in. Nothing else. */
+export function notLinked(userId: string, commandPrefix: string): SlackMessage {
   return sentence(
     `Your Slack account (${userId}) is not linked to anybody I know, so I cannot do that for you. ` +
       "If you work here, ask an administrator to add this id to your entry under `staff` in ratatosk.yaml. " +
-      "If you are a customer, send this id to support and ask them to link it.",
+      `If you are a customer, ask support for a code and send it here: /${commandPrefix}link code:…`,
   );
 }

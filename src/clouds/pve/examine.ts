@@ -119,7 +119,7 @@ async function examineRescueIso(client: PveClient, { nodes }: Resources): Promis
   if (rescueIso === undefined) {
     return {
       ok: null,
-      detail: "not set, so /server rescue is refused; name an ISO image that every node has",
+      detail: "not set, so only staff can start a rescue, with iso:; name an ISO image that every node has",
     };
   }
   const storage = encodeURIComponent(rescueIso.split(":")[0] ?? "");

@@ -88,6 +88,7 @@ describe("commands", () => {
   it("tell a stranger their id and nothing else", async () => {
     const id = await rig.command(MALLORY, "server list");
     expect(shownText(id)).toContain(MALLORY);
+    expect(shownText(id)).toContain("ask support for a code and send it here: /link code:…");
     expect(rig.entrance.requests).toEqual([]);
   });
 

@@ -86,7 +86,9 @@ describe("commands", () => {
 
   it("tells a stranger their id and what to do, and nothing else", async () => {
     const answered = await rig.command("U9", "list");
-    expect(answered.body?.["text"]).toMatch(/\(U9\) is not linked.*administrator.*support/);
+    expect(answered.body?.["text"]).toMatch(
+      /\(U9\) is not linked.*administrator.*support for a code.*: \/link code:…$/,
+    );
     expect(rig.entrance.requests).toEqual([]);
   });
 
@@ -131,6 +133,8 @@ describe("commands", () => {
     rig.entrance.script.dispatch = () => Promise.resolve(started);
     await rig.command("U1", "list", { command: "/rt-server" });
     expect(rig.entrance.requests[0]?.action).toBe("server.list");
+    const stranger = await rig.command("U9", "list", { command: "/rt-server" });
+    expect(stranger.body?.["text"]).toContain("/rt-link code:…");
   });
 
   it("shows staff the cloud's own words and a customer only the sentence", async () => {
