@@ -20,6 +20,7 @@ import { placeOfCard } from "./operations/resolve.ts";
 import { type OperationRow, operationColumns } from "./operations/rows.ts";
 import { missingOptions, parseOptions } from "./options.ts";
 import { linkStranger } from "./people/link.ts";
+import { requireStepUp } from "./people/step-up.ts";
 import type { Answer, Entrance, Request, Reveal } from "./request.ts";
 import { bannersFor, requireNoMaintenance, touchedBy, viewerOf } from "./servers/maintenance.ts";
 import type { View } from "./view.ts";
@@ -324,6 +325,7 @@ async function reveal(engine: Engine, { token, principal, source }: Press): Prom
   try {
     const claimed = await engine.database.transaction(async (tx) => {
       const capability = await useCapability(tx, token, principal);
+      await requireStepUp({ database: tx, principal, source, engine });
       const rows = await tx.sql<OperationRow>(
         `SELECT ${operationColumns} FROM operations o WHERE o.id = $1`,
         [capability.operationId],

@@ -109,7 +109,7 @@ function requirePrivilege(
   if (holds(granted, path, privilege)) return;
   throw new ServiceError(
     "cloud_forbidden",
-    "Our credential may not see or delete this server's backups in the cloud, so none was deleted. The operators must give it the privilege.",
+    "Our credential may not see or delete all of this server's backups in the cloud. The operators must give it the privilege.",
     {
       facts: { cloud: client.cloud },
       staffDetail: `${client.cloud}: the credential lacks ${privilege} on ${path} (docs/pve.md)`,
@@ -131,7 +131,7 @@ function holds(granted: Permissions, path: string, privilege: string): boolean {
 function notSeen(client: PveClient, detail: string): ServiceError {
   return new ServiceError(
     "unreachable",
-    "Not all places where this server's backups may be can be looked at now, so none was deleted. Try again later.",
+    "Not all places where this server's backups may be can be looked at now. Try again later.",
     { retryable: true, facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: ${detail}` },
   );
 }

@@ -15,7 +15,7 @@ import {
   makeLinkCode,
   unlink,
 } from "../people/link.ts";
-import { findFactor } from "../people/step-up.ts";
+import { findFactor, requireStepUp } from "../people/step-up.ts";
 import { customerOption } from "./options.ts";
 
 const whose = { ...customerOption, required: true, subject: true } as const;
@@ -147,13 +147,15 @@ export const accountUnlink = defineImmediate<UnlinkInput>({
       type: "text",
     },
   ],
-  async run({ database, principal, engine }, input) {
+  async run({ database, principal, source, engine }, input) {
     const customer = await findCustomer(database, principal, input.customer);
     const identity = chosen(customer, principal, {
       typed: input.identity,
       identities: await listIdentities(database, customer),
     });
     if (identity.source === "configuration") throw configured(principal, identity);
+    // Whoever sits at one chat account does not throw out the others by it.
+    if (!isVia(principal, identity)) await requireStepUp({ database, principal, source, engine });
     await unlink(database, customer, identity);
     database.afterCommit(() => engine.wake.nudge("events"));
     return {

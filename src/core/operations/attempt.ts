@@ -123,7 +123,8 @@ export async function issueAgain(run: Run, at: At, problem: Problem): Promise<Pr
 export async function issueMore(run: Run, at: At, note: string): Promise<Progress> {
   await fenced(run.engine.database, run.claim, async (tx, row) => {
     await tx.sql(
-      `UPDATE operation_steps SET state = 'planned', problem = NULL, in_doubt = false, reference = NULL
+      `UPDATE operation_steps SET state = 'planned', problem = NULL, in_doubt = false, reference = NULL,
+         output = '{"begun": true}', started_at = clock()
        WHERE operation_id = $1 AND seq = $2`,
       [row.id, at.step.seq],
     );

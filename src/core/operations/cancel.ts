@@ -14,8 +14,9 @@ export function pointOfNoReturn(
   for (const step of steps) {
     if (step.attempt === 0 || step.state === "skipped" || step.compensates !== null) continue;
     const reason = stepDefinition(engine, operation, step.name)?.pointOfNoReturn;
-    // Planned again means that nothing was done (an unreachable cloud).
-    if (reason !== undefined && step.state !== "planned" && step.state !== "failed") return reason;
+    // Planned again means that nothing was done (an unreachable cloud), unless it is the next of several calls.
+    const isUndone = step.state === "planned" || step.state === "failed";
+    if (reason !== undefined && (!isUndone || step.output?.["begun"] === true)) return reason;
   }
   return null;
 }

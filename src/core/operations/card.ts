@@ -6,6 +6,7 @@ import type { Platform, ThreadLine } from "../bot.ts";
 import { ServiceError } from "../errors.ts";
 import { bannersFor } from "../servers/maintenance.ts";
 import { describeMemory } from "../servers/size.ts";
+import { minuteOf } from "../time.ts";
 import type { Tone, View, ViewButton, ViewField, ViewStep } from "../view.ts";
 import { type OperationRow, operationColumns, readSteps, type StepRow } from "./rows.ts";
 import { isFinal, type OperationState, stageOf, stateLabels } from "./state.ts";
@@ -125,6 +126,9 @@ const shownFields: Record<string, [string, (value: unknown) => string]> = {
   power: ["Power", String],
   password: ["Password", String],
   keys: ["SSH keys", (value) => [value].flat().map(String).join(", ")],
+  snapshot: ["Snapshot", String],
+  protected: ["Protected", (value) => (value === true ? "yes" : "no")],
+  deletion: ["Deletion", String],
   state: ["State", String],
 };
 
@@ -199,7 +203,7 @@ export function duration(ms: number): string {
 function footerOf(operation: CardRow, audience: Audience): string {
   const hidden = audience === "customer" && operation.requesterKind !== "customer";
   const parts = [operation.publicId, `by ${hidden ? "our team" : operation.requesterName}`];
-  parts.push(`${operation.createdAt.toISOString().slice(0, 16).replace("T", " ")} UTC`);
+  parts.push(minuteOf(operation.createdAt));
   if (operation.finishedAt !== null && operation.startedAt !== null) {
     parts.push(`took ${duration(operation.finishedAt.getTime() - operation.createdAt.getTime())}`);
   }
@@ -208,7 +212,8 @@ function footerOf(operation: CardRow, audience: Audience): string {
   return parts.join(" · ");
 }
 
-const buttonTexts: Record<string, Omit<ViewButton, "token">> = {
+/** An action without one has no button. */
+export const buttonTexts: Record<string, Omit<ViewButton, "token">> = {
   "ops.confirm": { label: "Confirm", style: "danger", purpose: "act" },
   "ops.cancel": { label: "Cancel", style: "default", purpose: "act" },
   "ops.retry": { label: "Retry", style: "primary", purpose: "act" },

@@ -9,7 +9,7 @@ import { requireStepUp } from "../people/step-up.ts";
 import { requireNoMaintenance } from "../servers/maintenance.ts";
 import { endOperation } from "./end.ts";
 import { recordEvent } from "./events.ts";
-import { type EnterRequest, insertOperation } from "./insert.ts";
+import { awaitsConfirmation, type EnterRequest, insertOperation } from "./insert.ts";
 import { type OperationRow, operationColumns } from "./rows.ts";
 import { liveStatesInSql, stateLabels } from "./state.ts";
 
@@ -118,7 +118,14 @@ async function findEarlier(
   );
   const same = rows.find(({ isSame }) => isSame);
   if (same === undefined) {
-    if (rows[0] !== undefined) await takeLockFrom(context, action, rows[0]);
+    // One that waits for a confirmation takes nothing from anybody yet.
+    const holder = rows[0];
+    const mayWait =
+      holder !== undefined &&
+      awaitsConfirmation(context, action) &&
+      supersedes(action, holder) &&
+      (await isInCloud(tx, holder));
+    if (holder !== undefined && !mayWait) await takeLockFrom(context, action, holder);
     return null;
   }
   if (same.requestHash !== requestHash || !same.visible) {
@@ -150,7 +157,7 @@ async function takeLockFrom(
   holder: OperationRow,
 ): Promise<void> {
   const { database: tx, principal } = context;
-  if (action.supersedes === true && holder.state === "needs_attention" && (await isInCloud(tx, holder))) {
+  if (supersedes(action, holder) && (await isInCloud(tx, holder))) {
     await endOperation(context.engine, tx, holder, {
       end: "failed",
       problem: {
@@ -163,6 +170,13 @@ async function takeLockFrom(
     return;
   }
   throw await busyError(context, holder);
+}
+
+/** Not one that has two systems of the server to look after: both would be left to nobody. */
+function supersedes(action: OperationAction, { state, output }: OperationRow): boolean {
+  const isBetween =
+    output["retiring"] !== undefined && !(output["switched"] === true && output["retired"] === true);
+  return action.supersedes === true && state === "needs_attention" && !isBetween;
 }
 
 /** While nobody knows whether the cloud made it, only its own operation can look for it by its marker. */

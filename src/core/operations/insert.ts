@@ -24,6 +24,14 @@ export function planHash(action: string, input: unknown, plan: ChangePlan): stri
   return hashOf({ action, input, before: plan.before, after: plan.after, irreversible: plan.irreversible });
 }
 
+/** It is entered, and nothing of it is done before somebody has confirmed it. */
+export function awaitsConfirmation(
+  { principal, engine }: Pick<ActionContext, "principal" | "engine">,
+  action: OperationAction,
+): boolean {
+  return action.risk === "destructive" && engine.policies.confirmDestructive && principal.kind !== "system";
+}
+
 /** The operation, its pinned steps, its first line, its buttons and its cards. */
 export async function insertOperation(
   { database: tx, principal, source, engine }: ActionContext & { database: Transaction },
@@ -33,8 +41,7 @@ export async function insertOperation(
   const { action, input, idempotencyKey, retriesOf } = request;
   const operationId = newId();
   const publicId = newPublicId("op");
-  const confirm =
-    action.risk === "destructive" && engine.policies.confirmDestructive && principal.kind !== "system";
+  const confirm = awaitsConfirmation({ principal, engine }, action);
   const state: OperationState = confirm ? "awaiting_confirmation" : "queued";
   const rows = {
     steps: action.steps(plan, engine.clouds),

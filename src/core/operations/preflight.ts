@@ -16,7 +16,7 @@ const ServerExpectation = z.object({
   /** Any of these. */
   states: z.array(z.enum(serverStates)),
   /** Compared when given. */
-  size: z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() }).optional(),
+  size: Size.optional(),
   /** The cloud would not refuse to delete it. */
   unprotected: z.boolean().optional(),
   /** Being gone already is no difference (delete). */
@@ -55,6 +55,12 @@ const serverCheck: StepDefinition = {
 
 async function checkServer(context: StepContext): Promise<Issued> {
   const expected = ServerExpectation.parse(context.input);
+  // The steps were computed for what the server was then: a rebuild may have come between, and nobody answers for that one.
+  if (context.externalId !== null && context.externalId !== expected.externalId) {
+    const message =
+      "The server has got another system since this was asked for. Nothing was changed. Ask again.";
+    return { kind: "failed", error: new ServiceError("drifted", message) };
+  }
   let server: RemoteServer;
   try {
     server = await context.cloud.inspect(expected.externalId, context.signal, {

@@ -3,6 +3,7 @@ import type { Transaction } from "../../database/client.ts";
 import { type Audience, nameFor, type Principal } from "../access.ts";
 import type { ActionContext, OperationAction } from "../action.ts";
 import { type Problem, ServiceError } from "../errors.ts";
+import { requireStepUp } from "../people/step-up.ts";
 import { requireNoMaintenance } from "../servers/maintenance.ts";
 import { pointOfNoReturn } from "./cancel.ts";
 import { offerButtons } from "./capabilities.ts";
@@ -10,7 +11,7 @@ import { endOperation } from "./end.ts";
 import { stepDefinition } from "./engine.ts";
 import { type Entered, enterOperation, requireFreeLock } from "./enter.ts";
 import { planHash } from "./insert.ts";
-import { appendLog, lineBy, type OperationRow, readSteps, type StepRow } from "./rows.ts";
+import { appendLog, lineBy, type OperationRow, readSteps, type StepRow, type StepState } from "./rows.ts";
 import { stateLabels } from "./state.ts";
 
 /** A problem's message goes to everybody; which of the team it was is for staff. */
@@ -58,6 +59,7 @@ export async function confirmOperation(
     throw wrongState(operation, "confirmed", "Nothing waits for that.");
   await requireNoMaintenance(tx, principal, operation.plan);
   const action = operationAction(context, operation);
+  if (action.stepUp === true) await requireStepUp(context);
   let same = false;
   try {
     const plan = await action.plan(context, operation.input);
@@ -144,6 +146,7 @@ async function requestCancel(context: TransactionContext, operation: OperationRo
 /** needs_attention resumes the same operation, looking first; an ended one is entered anew. */
 export async function retryOperation(context: TransactionContext, operation: OperationRow): Promise<Entered> {
   if (operation.state === "needs_attention") {
+    if (operationAction(context, operation).stepUp === true) await requireStepUp(context);
     await resume(context, operation, { staff: "Tried again", customer: "Tried again" });
     return { operationId: operation.id, publicId: operation.publicId, existing: true };
   }
@@ -202,6 +205,8 @@ async function sameSubject(context: TransactionContext, action: OperationAction,
   return subject;
 }
 
+const openStates: ReadonlySet<StepState> = new Set(["intent", "waiting", "planned"]);
+
 async function resume(
   context: TransactionContext,
   operation: OperationRow,
@@ -211,12 +216,12 @@ async function resume(
   const steps = await readSteps(tx, operation.id);
   // What did not work is done again: a compensation, or a step past the point of no return, before which nothing later
   // has begun. Any other stays where its evidence is.
+  // What is undone is undone in its order: nothing after a part that did not work has begun.
   const undoing = operation.endState !== null;
-  const open = steps.find(({ state }) => state === "intent" || state === "waiting" || state === "planned");
-  const failed = steps.findLast(
-    ({ state, compensates }) => state === "failed" && (compensates !== null) === undoing,
+  const stuck = steps.find(
+    ({ state, compensates }) =>
+      (compensates !== null) === undoing && (state === "failed" || openStates.has(state)),
   );
-  const stuck = undoing ? (open ?? failed) : (failed ?? open);
   if (stuck !== undefined) {
     const deadlineMs = stepDefinition(engine, operation, stuck.name)?.deadlineMs ?? 0;
     await tx.sql(
@@ -226,6 +231,11 @@ async function resume(
       [operation.id, stuck.seq, deadlineMs],
     );
   }
+  // What it has to hand over at its end is there still when the team takes its time.
+  await tx.sql(
+    `UPDATE secrets SET expires_at = clock() + make_interval(secs => $2::float8 / 1000) WHERE operation_id = $1`,
+    [operation.id, engine.policies.secretLifetimeMs],
+  );
   await tx.sql(
     `UPDATE operations SET state = $2, problem = CASE WHEN end_state IS NULL THEN NULL ELSE problem END,
        next_run_at = clock(), version = version + 1 WHERE id = $1`,

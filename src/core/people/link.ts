@@ -11,6 +11,7 @@ import type { View } from "../view.ts";
 import type { Customer } from "./find.ts";
 import { identityOf } from "./identify.ts";
 import { generateLinkCode, hashLinkCode, isLinkCode, readLinkCode, writeLinkCode } from "./link-code.ts";
+import { forgetCards, type RevokedIdentity } from "./revoke.ts";
 
 /** The action's name, which a stranger may use, too. */
 export const LINK = "link";
@@ -18,6 +19,7 @@ export const LINK = "link";
 export const LINK_CODE_MINUTES = 10;
 /** So many wrong tries within that time are a person's mistakes; what comes after them is not looked at. */
 const MOST_TRIES = 5;
+const TOO_MANY = "too_many_tries";
 // With a hash of the person: their tries are judged one after the other. Two numbers are a lock of their own kind.
 const LOCK = 72_707_374;
 const MOST_COLLISIONS = 20;
@@ -61,7 +63,7 @@ export async function linkStranger(
   if (known !== null) throw alreadyKnown(known);
   const customer = await engine.database.transaction(async (tx) => {
     await tx.sql(`SELECT pg_advisory_xact_lock($1::int, hashtext($2))`, [LOCK, identityOf(stranger)]);
-    if ((await wrongTries(tx, stranger)) >= MOST_TRIES) return refuse(tx, stranger, "too_many_tries");
+    if ((await wrongTries(tx, stranger)) >= MOST_TRIES) return refuse(tx, stranger, TOO_MANY);
     const found = await redeem(tx, typed);
     if (found === null) return refuse(tx, stranger, "code_not_valid");
     await link(tx, stranger, found);
@@ -96,7 +98,9 @@ async function wrongTries(tx: Transaction, stranger: Stranger): Promise<number> 
   return row?.n ?? 0;
 }
 
+/** Too many tries are written down once in their time: the trail is not a stranger's to fill. */
 async function refuse(tx: Transaction, stranger: Stranger, reason: string): Promise<null> {
+  if (reason === TOO_MANY && (await isWritten(tx, stranger))) return null;
   await recordAudit(tx, {
     principal: actorOf(stranger),
     source: stranger.platform,
@@ -106,6 +110,15 @@ async function refuse(tx: Transaction, stranger: Stranger, reason: string): Prom
     reason,
   });
   return null;
+}
+
+async function isWritten(tx: Transaction, stranger: Stranger): Promise<boolean> {
+  const rows = await tx.sql(
+    `SELECT 1 FROM audit_entries WHERE principal_id = $1 AND principal_kind = 'stranger' AND reason = $2
+       AND at > clock() - $3::int * interval '1 minute' LIMIT 1`,
+    [identityOf(stranger), TOO_MANY, LINK_CODE_MINUTES],
+  );
+  return rows.length > 0;
 }
 
 /** Uses the code up, or counts the try against it. */
@@ -133,11 +146,13 @@ async function redeem(tx: Transaction, typed: string): Promise<Customer | null> 
 async function link(tx: Transaction, stranger: Stranger, customer: Customer): Promise<void> {
   const { platform, userId } = stranger;
   // What is left of a customer whose account is closed. Anybody else's would have made them known.
-  await tx.sql(
+  const left = await tx.sql<RevokedIdentity>(
     `UPDATE identities i SET revoked_at = clock() FROM customers c
-      WHERE c.id = i.customer_id AND c.closed_at IS NOT NULL AND i.revoked_at IS NULL AND i.platform = $1 AND i.user_id = $2`,
+      WHERE c.id = i.customer_id AND c.closed_at IS NOT NULL AND i.revoked_at IS NULL AND i.platform = $1 AND i.user_id = $2
+      RETURNING i.customer_id AS "customerId", i.platform, i.user_id AS "userId"`,
     [platform, userId],
   );
+  await forgetCards(tx, left);
   const made = await tx.sql(
     `INSERT INTO identities (id, customer_id, platform, user_id, source) VALUES ($1, $2, $3, $4, 'code')
      ON CONFLICT (platform, user_id) WHERE revoked_at IS NULL DO NOTHING RETURNING id`,
@@ -186,11 +201,7 @@ export function listIdentities(database: Queryable, customer: Pick<Customer, "id
 export async function unlink(tx: Transaction, customer: Customer, identity: Identity): Promise<void> {
   const { id, platform, userId } = identity;
   await tx.sql(`UPDATE identities SET revoked_at = clock() WHERE id = $1`, [id]);
-  await tx.sql(
-    `DELETE FROM cards USING operations o WHERE o.id = cards.operation_id AND o.customer_id = $1
-       AND cards.platform = $2 AND cards.user_id = $3 AND cards.audience = 'customer'`,
-    [customer.id, platform, userId],
-  );
+  await forgetCards(tx, [{ customerId: customer.id, platform, userId }]);
   await recordEvent(tx, {
     type: "customer.identity.unlinked",
     serverId: null,

@@ -7,6 +7,7 @@ import type { Principal } from "../access.ts";
 import type { Source } from "../action.ts";
 import { ServiceError } from "../errors.ts";
 import type { Engine } from "../operations/engine.ts";
+import { recordEvent } from "../operations/events.ts";
 import type { Customer } from "./find.ts";
 import { generateTotpSecret, totpStepOf } from "./totp.ts";
 
@@ -100,8 +101,14 @@ export async function takeCode(
   engine: Pick<Engine, "secrets">,
   { customer, code, via }: { customer: Customer; code: string; via: string | undefined },
 ): Promise<boolean> {
-  const [row] = await tx.sql<{ secretId: string; lastStep: bigint; failures: number; now: number }>(
-    `SELECT secret_id AS "secretId", last_step AS "lastStep", extract(epoch FROM clock())::float8 AS now,
+  const [row] = await tx.sql<{
+    secretId: string;
+    lastStep: bigint;
+    confirmed: boolean;
+    failures: number;
+    now: number;
+  }>(
+    `SELECT secret_id AS "secretId", last_step AS "lastStep", confirmed_at IS NOT NULL AS confirmed, extract(epoch FROM clock())::float8 AS now,
        (SELECT count(*)::int FROM unnest(failed_at) AS t WHERE t > clock() - $2::int * interval '1 minute') AS failures
      FROM customer_factors WHERE customer_id = $1 FOR UPDATE`,
     [customer.id, TRIES_MINUTES],
@@ -121,6 +128,7 @@ export async function takeCode(
     );
     return false;
   }
+  if (!row.confirmed) await recordChange(tx, customer, true);
   await tx.sql(
     `UPDATE customer_factors SET last_step = $2, confirmed_at = COALESCE(confirmed_at, clock()), failed_at = '{}'
       WHERE customer_id = $1`,
@@ -134,16 +142,32 @@ export async function takeCode(
   return true;
 }
 
+/** The customer's own systems hear of it, and so does our team: the chat account that did it may be somebody else's. */
+async function recordChange(
+  tx: Transaction,
+  customer: Pick<Customer, "id" | "ref">,
+  enrolled: boolean,
+): Promise<void> {
+  await recordEvent(tx, {
+    type: "customer.factor.changed",
+    serverId: null,
+    customerId: customer.id,
+    data: { customer: customer.ref, enrolled },
+  });
+}
+
 export async function dropFactor(
   tx: Transaction,
   engine: Pick<Engine, "secrets">,
-  customer: Pick<Customer, "id">,
+  customer: Pick<Customer, "id" | "ref">,
 ): Promise<boolean> {
-  const [row] = await tx.sql<{ secretId: string }>(
-    `DELETE FROM customer_factors WHERE customer_id = $1 RETURNING secret_id AS "secretId"`,
+  const [row] = await tx.sql<{ secretId: string; confirmed: boolean }>(
+    `DELETE FROM customer_factors WHERE customer_id = $1
+     RETURNING secret_id AS "secretId", confirmed_at IS NOT NULL AS confirmed`,
     [customer.id],
   );
   if (row === undefined) return false;
+  if (row.confirmed) await recordChange(tx, customer, false);
   await engine.secrets.drop(tx, row.secretId);
   await tx.sql(`UPDATE identities SET verified_at = NULL WHERE customer_id = $1`, [customer.id]);
   return true;

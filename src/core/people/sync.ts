@@ -5,6 +5,7 @@
 import type { Transaction } from "../../database/client.ts";
 import { newId } from "../../database/id.ts";
 import type { Provider } from "../cloud.ts";
+import { forgetCards, type RevokedIdentity } from "./revoke.ts";
 
 // One number for all processes; the migration runner's and the audit chain's are the ones before it.
 const LOCK = 72_707_371;
@@ -56,7 +57,10 @@ async function syncCustomers(tx: Transaction, customers: Configured["customers"]
     [JSON.stringify(rows)],
   );
   await tx.sql(
-    "UPDATE customers SET closed_at = clock() WHERE closed_at IS NULL AND NOT ref = ANY($1::text[])",
+    `WITH closed AS (
+       UPDATE customers SET closed_at = clock() WHERE closed_at IS NULL AND NOT ref = ANY($1::text[]) RETURNING id)
+     DELETE FROM cards USING operations o, closed c
+      WHERE o.id = cards.operation_id AND o.customer_id = c.id AND cards.audience = 'customer'`,
     [customers.map((customer) => customer.ref)],
   );
 }
@@ -71,16 +75,18 @@ async function syncIdentities(tx: Transaction, customers: Configured["customers"
     ...discord.map((userId) => ({ id: newId(), ref, platform: "discord", user_id: userId })),
   ]);
   const wanted = JSON.stringify(rows);
-  await tx.sql(
+  const revoked = await tx.sql<RevokedIdentity>(
     `WITH wanted AS (
        SELECT c.id AS customer_id, r.platform, r.user_id
          FROM jsonb_to_recordset($1::jsonb) AS r(ref text, platform text, user_id text) JOIN customers c ON c.ref = r.ref)
      UPDATE identities i SET revoked_at = clock() WHERE i.revoked_at IS NULL AND (
        (i.source = 'configuration' AND NOT EXISTS (SELECT FROM wanted w
           WHERE w.customer_id = i.customer_id AND w.platform = i.platform AND w.user_id = i.user_id))
-       OR (i.source = 'code' AND EXISTS (SELECT FROM wanted w WHERE w.platform = i.platform AND w.user_id = i.user_id)))`,
+       OR (i.source = 'code' AND EXISTS (SELECT FROM wanted w WHERE w.platform = i.platform AND w.user_id = i.user_id)))
+     RETURNING i.customer_id AS "customerId", i.platform, i.user_id AS "userId"`,
     [wanted],
   );
+  await forgetCards(tx, revoked);
   await tx.sql(
     `INSERT INTO identities (id, customer_id, platform, user_id, source)
      SELECT r.id, c.id, r.platform, r.user_id, 'configuration'

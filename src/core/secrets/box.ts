@@ -94,9 +94,12 @@ export function createSecretBox(master: MasterKey): SecretBox {
   };
 }
 
-/** Deletes what nobody may read any more; returns how many. */
+/** Deletes what nobody may read any more, and no operation will hand over yet; returns how many. */
 export async function dropExpiredSecrets(queryable: Queryable): Promise<number> {
-  const dropped = await queryable.sql("DELETE FROM public.secrets WHERE expires_at <= clock() RETURNING id");
+  const dropped = await queryable.sql(
+    `DELETE FROM public.secrets s WHERE s.expires_at <= clock()
+       AND NOT EXISTS (SELECT FROM operations o WHERE o.id = s.operation_id AND o.finished_at IS NULL) RETURNING s.id`,
+  );
   return dropped.length;
 }
 

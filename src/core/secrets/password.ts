@@ -1,4 +1,6 @@
 import { randomInt } from "node:crypto";
+import type { Transaction } from "../../database/client.ts";
+import type { ActionContext } from "../action.ts";
 
 // No 0/O/o, 1/I/l: passwords are read from one screen and typed into another. Letters and digits only, because cloud-init
 // writes them into YAML and guests' agents into shells, each with quoting rules of its own.
@@ -19,4 +21,21 @@ export function generatePassword(): string {
       return password;
     }
   }
+}
+
+/**
+ * What an action prepares that sets a password: stored before the first call, so that after a lost answer the same one is
+ * set again, and never a second one. `owner`: "server:<id>", or whatever else it is kept for.
+ */
+export async function storeNewPassword(
+  { engine, database: tx }: ActionContext & { database: Transaction },
+  owner: string,
+): Promise<{ details: { secretId: string } }> {
+  const secretId = await engine.secrets.store(tx, {
+    kind: "root_password",
+    field: `${owner}:password`,
+    plaintext: generatePassword(),
+    lifetimeMs: engine.policies.secretLifetimeMs,
+  });
+  return { details: { secretId } };
 }
