@@ -1,24 +1,40 @@
-// docs/pve.md promises a test for each row of its table. This compares the promise with vitest's own report: every title
-// that the table names ran and passed, every command of it exists, and no row that was asked for is missing.
+// docs/pve.md promises a test for each row of its table. This compares the promise with vitest's own report: every test
+// that the table names is one test, ran and passed, every command of it exists, and no row that was asked for is missing. A
+// test is named by its title, or by "describe › title" where several have that title or it says nothing by itself.
 import { spawnSync } from "node:child_process";
 import { existsSync, globSync, readFileSync, statSync } from "node:fs";
+import { relative } from "node:path";
 import { z } from "zod";
 import { createRegistry } from "../src/core/actions/index.ts";
 
 const DOC = "docs/pve.md";
 const REPORT = "reports/tests.json";
 const OWN_REPORT = "reports/documented-tests.json";
-const FOLDERS = ["test/clouds", "test/core", "test/cli", "test/config"];
+const FOLDERS = ["test/clouds", "test/core", "test/cli", "test/config", "test/licences.test.ts"];
 
-/** Rows of the inventory that Proxmox VE's actions answer for; J-35, bandwidth, comes with usage. */
+/** What was asked of Proxmox VE, by the ids in the table's first column; J-35, bandwidth, is not built. */
 const ROWS = [...range(1, 34), 47, 51, 53, ...range(57, 61)].map((n) => `J-${String(n).padStart(2, "0")}`);
 
 const Report = z.object({
   startTime: z.number(),
   testResults: z.array(
-    z.object({ assertionResults: z.array(z.object({ title: z.string(), status: z.string() })) }),
+    z.object({
+      name: z.string(),
+      assertionResults: z.array(
+        z.object({ title: z.string(), ancestorTitles: z.array(z.string()), status: z.string() }),
+      ),
+    }),
   ),
 });
+
+interface Outcome {
+  title: string;
+  /** The title with its last describe, as the table may write it. */
+  name: string;
+  /** File and describes: tests of one title in several places are several tests. */
+  place: string;
+  status: string;
+}
 
 interface TableRow {
   rows: string[];
@@ -30,7 +46,7 @@ function range(from: number, to: number): number[] {
   return Array.from({ length: to - from + 1 }, (_, index) => from + index);
 }
 
-/** The lines of the one table whose first column is called "row": ids, commands in backticks, titles between <br>. */
+/** The lines of the one table whose first column is called "row": ids, commands in backticks, tests between <br>. */
 function readTable(): TableRow[] {
   const lines = readFileSync(DOC, "utf8").split("\n");
   const head = lines.findIndex((line) => line.startsWith("| row |"));
@@ -58,20 +74,18 @@ function idsOf(cell: string): string[] {
 }
 
 /** The last whole run's report when nothing has changed since, else one of our own. */
-function outcomes(titles: readonly string[]): Map<string, string[]> {
-  const known = existsSync(REPORT) ? statuses(REPORT) : new Map<string, string[]>();
-  if (existsSync(REPORT) && isFresh() && titles.every((title) => known.has(title))) return known;
+function outcomes(tests: readonly string[]): Outcome[] {
+  const known = existsSync(REPORT) ? outcomesIn(REPORT) : [];
+  if (existsSync(REPORT) && isFresh() && tests.every((test) => known.some(isCalled(test)))) return known;
   console.log(
     `${REPORT} is missing, older than the code, or not of a whole run: running ${FOLDERS.join(", ")}`,
   );
   spawnSync(
     "vitest",
     ["run", "--reporter=dot", "--reporter=json", `--outputFile.json=${OWN_REPORT}`, ...FOLDERS],
-    {
-      stdio: "inherit",
-    },
+    { stdio: "inherit" },
   );
-  return statuses(OWN_REPORT);
+  return outcomesIn(OWN_REPORT);
 }
 
 function isFresh(): boolean {
@@ -82,17 +96,39 @@ function isFresh(): boolean {
   return files.every((file) => statSync(file).mtimeMs < startTime);
 }
 
-function statuses(file: string): Map<string, string[]> {
-  const found = new Map<string, string[]>();
-  for (const { assertionResults } of Report.parse(JSON.parse(readFileSync(file, "utf8"))).testResults) {
-    for (const { title, status } of assertionResults) found.set(title, [...(found.get(title) ?? []), status]);
-  }
-  return found;
+function outcomesIn(file: string): Outcome[] {
+  return Report.parse(JSON.parse(readFileSync(file, "utf8"))).testResults.flatMap(
+    ({ name: path, assertionResults }) =>
+      assertionResults.map(({ title, ancestorTitles, status }) => {
+        const describes = ancestorTitles.map(withoutDatabase);
+        const name = [...describes.slice(-1), title].join(" › ");
+        return { title, name, place: [relative("", path), ...describes].join(" › "), status };
+      }),
+  );
+}
+
+/** eachBackend runs one test on two databases. */
+function withoutDatabase(describe: string): string {
+  return describe.replace(/ \((?:embedded|PostgreSQL)[^)]*\)$/u, "");
+}
+
+function isCalled(test: string): (outcome: Outcome) => boolean {
+  return ({ title, name }) => test === title || test === name;
+}
+
+function problemOf(test: string, all: readonly Outcome[]): string | null {
+  const found = all.filter(isCalled(test));
+  if (found.length === 0) return `no test is called "${test}"`;
+  const places = [...new Set(found.map(({ place }) => place))];
+  if (places.length > 1) return `several tests are called "${test}": ${places.join("; ")}`;
+  const results = found.map(({ status }) => status);
+  if (results.includes("failed")) return `the test "${test}" failed`;
+  return results.includes("passed") ? null : `the test "${test}" did not run (${results.join(", ")})`;
 }
 
 const table = readTable();
-const titles = [...new Set(table.flatMap(({ tests }) => tests))];
-const ran = outcomes(titles);
+const named = [...new Set(table.flatMap(({ tests }) => tests))];
+const ran = outcomes(named);
 const registry = createRegistry();
 const problems = [
   ...ROWS.filter((id) => !table.some(({ rows }) => rows.includes(id))).map(
@@ -103,13 +139,8 @@ const problems = [
     .flatMap(({ commands }) => commands)
     .filter((words) => registry.find(words.replaceAll(" ", ".")) === undefined)
     .map((words) => `there is no command /${words}`),
-  ...titles.flatMap((title) => {
-    const results = ran.get(title);
-    if (results === undefined) return [`no test is called "${title}"`];
-    if (results.includes("failed")) return [`the test "${title}" failed`];
-    return results.includes("passed") ? [] : [`the test "${title}" did not run (${results.join(", ")})`];
-  }),
+  ...named.map((test) => problemOf(test, ran)).filter((problem) => problem !== null),
 ];
 for (const problem of problems) console.error(`${DOC}: ${problem}`);
-console.log(`${DOC}: ${table.length} lines, ${titles.length} tests, ${problems.length} problems`);
+console.log(`${DOC}: ${table.length} lines, ${named.length} tests, ${problems.length} problems`);
 process.exitCode = problems.length === 0 ? 0 : 1;
