@@ -1,4 +1,4 @@
-/** Who may import whom (DESIGN §3). The map is the documentation; a new folder is added here on purpose. */
+/** Who may import whom (ARCHITECTURE.md, "The house"). The map is the documentation; a new folder is added here on purpose. */
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { expect, it } from "vitest";

@@ -1,4 +1,4 @@
-/** INVENTORY J-57: the checklist before a start. What is wrong is named with what to do about it, and the exit code says so. */
+/** The checklist before a start. What is wrong is named with what to do about it, and the exit code says so. */
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,5 +1,5 @@
 /**
- * INVENTORY J-59: a customer of a PVE cluster never reads where their server is: no node, VMID, storage, bridge, task or
+ * A customer of a PVE cluster never reads where their server is: no node, VMID, storage, bridge, task or
  * name of the cloud, whether things go well or the cluster's own words say it all.
  */
 import { afterAll, beforeAll, expect, it } from "vitest";

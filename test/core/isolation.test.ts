@@ -1,4 +1,4 @@
-/** DESIGN §1: a customer learns nothing about a server that isn't theirs; INVENTORY §3, A1 to A5, A10, A14. */
+/** A customer learns nothing about a server that isn't theirs. */
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { permissions, staffRoles } from "../../src/core/access.ts";

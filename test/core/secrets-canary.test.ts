@@ -1,5 +1,5 @@
 /**
- * DESIGN §1: a secret is never in a message, a log, a queue, a webhook or an error. Everything that can go wrong with a
+ * A secret is never in a message, a log, a queue, a webhook or an error. Everything that can go wrong with a
  * password on its way is made to go wrong, and then everything that was written anywhere is searched.
  */
 import { once } from "node:events";

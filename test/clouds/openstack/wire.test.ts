@@ -1,4 +1,4 @@
-/** What goes over the wire and what comes back, by the transcripts of the real Zed cloud (facts/openstack-transcripts). */
+/** What goes over the wire and what comes back, by the transcripts of the real Zed cloud. */
 import { afterEach, describe, expect, it } from "vitest";
 import { createOpenStackCloud } from "../../../src/clouds/openstack/cloud.ts";
 import { errorOf } from "../../../src/clouds/openstack/errors.ts";
