@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import type { z } from "zod";
 import { ServiceError } from "../../core/errors.ts";
 import type { HttpClient, HttpResponse } from "../http.ts";
+import { noteWrite } from "./doubt.ts";
 import { errorOf } from "./errors.ts";
 import { encodeForm, FORM, type Parameters, unwrap } from "./form.ts";
 import type { PveCloudOptions } from "./options.ts";
@@ -85,7 +86,10 @@ export function createClient(
 
   async function call(request: Call): Promise<unknown> {
     const response = await sendOnce(request);
-    if (response.status >= 200 && response.status < 300) return unwrap(response.text);
+    if (response.status >= 200 && response.status < 300) {
+      if (isChanging(request)) noteWrite();
+      return unwrap(response.text);
+    }
     throw errorOf({
       cloud: options.name,
       label: labelOf(request),

@@ -1,12 +1,19 @@
 // A PVE cluster as core/cloud.ts wants it.
 import { readFileSync } from "node:fs";
-import { type Cloud, type ConnectionCheck, powerVerbs, type SnapshotProcedures } from "../../core/cloud.ts";
+import {
+  buildOptions,
+  type Cloud,
+  type ConnectionCheck,
+  powerVerbs,
+  type SnapshotProcedures,
+} from "../../core/cloud.ts";
 import { ServiceError } from "../../core/errors.ts";
 import { checkInTurn } from "../check.ts";
 import { createHttpClient } from "../http.ts";
 import { createNetworkList, listImages } from "./catalogue.ts";
 import { createClient, type PveClient } from "./client.ts";
 import { listResources } from "./cluster.ts";
+import { inDoubtAfterWrites } from "./doubt.ts";
 import { examine } from "./examine.ts";
 import type { PveCloudOptions, PveRuntime } from "./options.ts";
 import { preflightProvision } from "./preflight.ts";
@@ -34,18 +41,7 @@ import { createWatch } from "./watch.ts";
 /** Throws ServiceError `configuration` when the CA file cannot be read. */
 export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): Cloud {
   const now = runtime.now ?? Date.now;
-  const http = createHttpClient({
-    cloud: options.name,
-    connectTimeoutMs: options.connectTimeoutMs ?? 5_000,
-    timeoutMs: options.timeoutMs ?? 30_000,
-    verifyTls: options.verifyTls ?? true,
-    ...(options.caFile === undefined ? {} : { ca: readCa(options.name, options.caFile) }),
-    ...(options.fingerprint === undefined ? {} : { fingerprint: options.fingerprint }),
-    log: runtime.log,
-    now,
-    ...(runtime.sleep === undefined ? {} : { sleep: runtime.sleep }),
-  });
-  const client = createClient(options, http, { log: runtime.log, now });
+  const client = createClient(options, httpFor(options, runtime, now), { log: runtime.log, now });
 
   return {
     name: options.name,
@@ -54,6 +50,8 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     settleMs: 60_000,
     watchEveryMs: 2_000,
     usesFlavors: false,
+    hasNodes: true,
+    buildOptions,
     steps: [
       reserveStep(client),
       cloneStep(client),
@@ -76,7 +74,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       destroyStep(client),
       ...rebuildSteps(client),
       protectStep(client),
-    ],
+    ].map(inDoubtAfterWrites),
     powerVerbs,
 
     provision: (order) => [
@@ -115,6 +113,20 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     examine: () => examine(client),
     close: () => client.close(),
   };
+}
+
+function httpFor(options: PveCloudOptions, runtime: PveRuntime, now: () => number) {
+  return createHttpClient({
+    cloud: options.name,
+    connectTimeoutMs: options.connectTimeoutMs ?? 5_000,
+    timeoutMs: options.timeoutMs ?? 30_000,
+    verifyTls: options.verifyTls ?? true,
+    ...(options.caFile === undefined ? {} : { ca: readCa(options.name, options.caFile) }),
+    ...(options.fingerprint === undefined ? {} : { fingerprint: options.fingerprint }),
+    log: runtime.log,
+    now,
+    ...(runtime.sleep === undefined ? {} : { sleep: runtime.sleep }),
+  });
 }
 
 function snapshotProcedures(client: PveClient): SnapshotProcedures {

@@ -3,7 +3,7 @@
  * changed. A difference ends the operation as `drifted`.
  */
 import { z } from "zod";
-import { ProvisionOrder, type RemoteServer, serverStates } from "../cloud.ts";
+import { ProvisionOrder, type RemoteServer, Size, serverStates } from "../cloud.ts";
 import { isServiceError, ServiceError } from "../errors.ts";
 import { isAnother } from "../servers/identity.ts";
 import { nodesInMaintenance } from "../servers/maintenance.ts";

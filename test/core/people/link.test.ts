@@ -1,4 +1,4 @@
-/** INVENTORY J-47 and acceptance scenario 1: a stranger becomes a customer by a code, and a stranger again. */
+/** A stranger becomes a customer by a code, and a stranger again. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Principal, Stranger } from "../../../src/core/access.ts";
 import { createEntrance } from "../../../src/core/dispatch.ts";
@@ -304,6 +304,45 @@ describe("the account", () => {
     await expect(view(principal, "account.show", { customer: "bob" })).rejects.toMatchObject({
       code: "invalid_input",
     });
+  });
+
+  it("whom the configuration names no longer hears nothing more, and so does a closed account", async () => {
+    const operationId = newId();
+    await database.sql(
+      `INSERT INTO operations (id, public_id, action, spec_version, state, input, plan, plan_hash, idempotency_key,
+         request_hash, requester_kind, requester_id, requester_name, source, customer_id)
+       VALUES ($1, $2, 'server.power', 1, 'running', '{}', '{}', '', $2, '', 'customer', 'ada', 'Ada', 'discord', $3)`,
+      [operationId, newPublicId("op"), world.ada.customerId],
+    );
+    const customers = [
+      { ref: "ada", name: "Ada", discord: ["700000000000000001", "700000000000000002"] },
+      { ref: "bob", name: "Bob" },
+    ];
+    const configured = { customers, plans: [], clouds: [] };
+    await database.transaction((tx) => syncPeople(tx, configured));
+    for (const userId of customers[0]?.discord ?? []) {
+      await database.sql(
+        `INSERT INTO cards (id, operation_id, platform, workspace, channel, user_id, audience) VALUES ($1, $2, 'discord', 'dm', $3, $4, 'customer')`,
+        [newId(), operationId, `dm:${userId}`, userId],
+      );
+    }
+    const shown = async () => {
+      const rows = await database.sql<{ userId: string }>(
+        `SELECT user_id AS "userId" FROM cards WHERE operation_id = $1 ORDER BY user_id`,
+        [operationId],
+      );
+      return rows.map(({ userId }) => userId);
+    };
+    const [ada, bob] = customers;
+    if (ada === undefined || bob === undefined) throw new Error("no customers");
+    const fewer = { ...configured, customers: [{ ...ada, discord: ["700000000000000002"] }, bob] };
+    await database.transaction((tx) => syncPeople(tx, fewer));
+    expect(await shown()).toEqual(["700000000000000002"]);
+    await database.transaction((tx) => syncPeople(tx, { ...configured, customers: [bob] }));
+    expect(await shown()).toEqual([]);
+    await database.transaction((tx) =>
+      syncPeople(tx, { ...configured, customers: [{ ref: "ada", name: "Ada" }, bob] }),
+    );
   });
 
   it("unlinking makes a stranger of them at once, and ends their cards", async () => {

@@ -1,4 +1,4 @@
-/** INVENTORY J-47 and acceptance scenario 13: before what hurts, a customer shows that it is them. */
+/** Before what hurts, a customer shows that it is them. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Principal } from "../../../src/core/access.ts";
 import type { Source } from "../../../src/core/action.ts";
@@ -146,13 +146,37 @@ describe("before what hurts", () => {
   it("is asked of customers for a new password, a rebuild and going back to a snapshot", () => {
     const asked = world.engine.registry.list().filter(({ stepUp }) => stepUp === true);
     expect(asked.map(({ name }) => name).toSorted()).toEqual([
+      "server.keys",
       "server.password",
       "server.rebuild",
       "server.reinstall",
+      "server.resize",
       "snapshot.rollback",
     ]);
     // What customers cannot ask for at all needs no more.
     expect(world.engine.registry.get("server.delete").audience).toEqual(["staff"]);
+  });
+
+  it("is asked again where the secret is shown, and before another chat account is thrown out", async () => {
+    const answer = await ask(ada, "server.password", { server: "web-1" });
+    if (answer.kind !== "operation") throw new Error("no operation");
+    await world.settle(answer.operationId);
+    const { codeOf } = await enrol();
+    await move(16 * MINUTE);
+    const [button] = await database.sql<{ token: string }>(
+      `SELECT token FROM capabilities WHERE operation_id = $1 AND action = 'secret.reveal'`,
+      [answer.operationId],
+    );
+    const show = () => world.entrance.reveal(button?.token ?? "", ada, "slack");
+    await expect(show()).rejects.toMatchObject({ code: "forbidden" });
+    expect(await view(ada, "account.verify", { code: codeOf() })).toMatchObject({ title: "It is you." });
+    expect((await show()).text).not.toBe("");
+
+    // Nobody sits at one chat account and throws out the others by it.
+    await move(40 * MINUTE);
+    await expect(ask(ada, "account.unlink", { identity: "discord:1" })).rejects.toMatchObject({
+      code: "forbidden",
+    });
   });
 
   it("a customer with an authenticator app needs a code of the last 15 minutes, on this chat account", async () => {
