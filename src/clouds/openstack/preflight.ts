@@ -1,6 +1,6 @@
 // Can this order be carried out now? Reads only; what races with others is still handled when it is carried out.
 import type { ProvisionOrder } from "../../core/cloud.ts";
-import { isServiceError, ServiceError } from "../../core/errors.ts";
+import { isServiceError, reworded, ServiceError } from "../../core/errors.ts";
 import type { OpenStackClient } from "./client.ts";
 import { getFlavor, getLimits } from "./compute.ts";
 import { getImage } from "./image.ts";
@@ -34,14 +34,10 @@ async function required<T>(looking: Promise<T>, what: string): Promise<T> {
     return await looking;
   } catch (error) {
     if (!isServiceError(error, "cloud_not_found")) throw error;
-    throw new ServiceError(
-      "cloud_invalid",
+    throw reworded(
+      error,
       `The cloud no longer has this ${what}. Choose another one, or run /sync to bring our list up to date.`,
-      {
-        cause: error,
-        facts: { what },
-        ...(error.staffDetail === undefined ? {} : { staffDetail: error.staffDetail }),
-      },
+      { code: "cloud_invalid", facts: { what } },
     );
   }
 }

@@ -6,7 +6,7 @@ import type { HttpResponse } from "../http.ts";
 const FIRST_PAUSE_MS = 30_000;
 const LONGEST_PAUSE_MS = 5 * 60_000;
 
-export interface Circuit {
+interface Circuit {
   /**
    * Throws `unauthorized` without a call while it is open. `anyway`: for somebody who asks whether it holds by now.
    */

@@ -163,7 +163,7 @@ function isContainer(client: PveClient, vmid: number): ServiceError {
   });
 }
 
-export function nodeAway(client: PveClient, node: string, vmid: number): ServiceError {
+function nodeAway(client: PveClient, node: string, vmid: number): ServiceError {
   return new ServiceError("unreachable", "The node that this server is on is away. Try again later.", {
     retryable: true,
     facts: { cloud: client.cloud },
@@ -215,7 +215,7 @@ export function isRunning(task: Task): boolean {
 }
 
 /** `null` while it runs or is not visible yet (right after it began PVE may not know it). */
-export type TaskEnd = { ok: boolean; exitStatus: string } | null | "unknown";
+type TaskEnd = { ok: boolean; exitStatus: string } | null | "unknown";
 
 /** PVE::UPID status_is_error: OK and WARNINGS are success. */
 export function isGoodExit(exitStatus: string): boolean {

@@ -1,6 +1,6 @@
 // PVE's refusals, wherever they come from: the body of an answer, its reason phrase (a 401 and, before libpve-http-server
 // 5.2.0, every 500 have nothing else), or the exit status of a task. Its own words go to staffDetail only.
-import { type ErrorCode, ServiceError, type ServiceErrorOptions } from "../../core/errors.ts";
+import { type ErrorCode, reworded, ServiceError, type ServiceErrorOptions } from "../../core/errors.ts";
 import { type HttpResponse, withoutSecrets } from "../http.ts";
 
 export interface FailedCall {
@@ -228,12 +228,10 @@ export function taskError(
 }
 
 /** Where a VM was a moment ago it is no more: the next look finds where it is now, or that it is gone. */
-export function justMoved(cloud: string, cause: ServiceError): ServiceError {
-  return new ServiceError("cloud_conflict", "The server has just moved or gone in the cloud.", {
-    cause,
+export function justMoved(cause: ServiceError): ServiceError {
+  return reworded(cause, "The server has just moved or gone in the cloud.", {
+    code: "cloud_conflict",
     retryable: true,
-    facts: { cloud },
-    ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
   });
 }
 

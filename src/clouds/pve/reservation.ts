@@ -8,7 +8,7 @@ import { isFree, listResourcesLately } from "./cluster.ts";
 /** More orders than this do not ask for a number in the same moment. */
 const MAX_TRIES = 200;
 
-export interface ForOperation {
+interface ForOperation {
   database: Queryable;
   operationId: string;
 }
@@ -36,7 +36,7 @@ export async function holderOf(client: PveClient, database: Queryable, vmid: num
   return rows[0]?.operationId ?? null;
 }
 
-export interface OwnNumber {
+interface OwnNumber {
   vmid: number;
   /** By the database's clock. */
   since: Date;
@@ -51,10 +51,13 @@ export async function ownNumbers(
   vmid: number,
 ): Promise<OwnNumber[]> {
   return database.sql<OwnNumber>(
-    `SELECT r.vmid, r.created_at AS since, CASE WHEN r.vmid = $2 THEN NULL ELSE now.finished_at END AS until
-     FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id
-       LEFT JOIN (SELECT h.cloud_id, o.finished_at FROM vmid_reservations h JOIN operations o ON o.id = h.operation_id
-                  WHERE h.vmid = $2) now ON now.cloud_id = r.cloud_id
+    `SELECT r.vmid, r.created_at AS since, CASE WHEN r.vmid = $2 THEN NULL ELSE COALESCE(
+         (SELECT min(o.finished_at) FROM vmid_reservations h JOIN operations o ON o.id = h.operation_id
+           WHERE h.cloud_id = r.cloud_id AND h.created_at > r.created_at AND o.output->>'switched' = 'true'
+             AND o.server_id = own.server_id AND (own.action NOT IN ('server.rebuild', 'server.reinstall')
+               OR own.output->>'switched' = 'true')),
+         own.finished_at) END AS until
+     FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id JOIN operations own ON own.id = r.operation_id
      WHERE c.name = $1 AND r.spoilt_at IS NULL AND (r.vmid = $2 OR r.operation_id IN (
        SELECT o.id FROM operations o JOIN operations self ON self.server_id = o.server_id WHERE self.id = $3))
      ORDER BY r.vmid`,

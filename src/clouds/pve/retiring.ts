@@ -1,5 +1,5 @@
-// The VM that a rebuild takes out of service: what was recorded of it before anything was changed, what of it belongs to the
-// server's place and not to its disk, and the proof that what has its number is it still.
+// The VM that a rebuild takes out of service: what was recorded of it before anything was changed, what of it stays with the
+// server and not with its disk, and the proof that what has its number is it still.
 import { z } from "zod";
 import { ServiceError } from "../../core/errors.ts";
 import type { StepContext } from "../../core/operations/step.ts";
@@ -18,7 +18,7 @@ export const Retiring = z.object({
   /** Before the rebuild; it is started again when the rebuild is undone. */
   running: z.boolean(),
   /** Its cards with their MAC addresses, its addresses, and what else stays with the server. */
-  place: VmConfig,
+  kept: VmConfig,
   sockets: z.number(),
   tags: z.array(z.string()),
   /** Without our marker. */
@@ -27,15 +27,15 @@ export const Retiring = z.object({
 export type Retiring = z.infer<typeof Retiring>;
 
 /** What stays with a server when it gets another disk; its SSH keys too, unless the order brings others. */
-const PLACE =
+const KEPT =
   /^(?:net\d+|ipconfig\d+|nameserver|searchdomain|sshkeys|onboot|startup|cpulimit|cpuunits|protection)$/u;
 
-export function isOfPlace(key: string): boolean {
-  return PLACE.test(key);
+export function isKept(key: string): boolean {
+  return KEPT.test(key);
 }
 
-export function placeOf(config: VmConfig): VmConfig {
-  return Object.fromEntries(Object.entries(config).filter(([key]) => isOfPlace(key)));
+export function keptOf(config: VmConfig): VmConfig {
+  return Object.fromEntries(Object.entries(config).filter(([key]) => isKept(key)));
 }
 
 /** As pve.rebuild_check handed it on. */
@@ -57,10 +57,7 @@ export function rebuiltAt(
   return found === undefined ? {} : { ...found, since: client.recent.now() };
 }
 
-export type FoundRetiring =
-  | { kind: "there"; vm: FoundVm }
-  | { kind: "gone" }
-  | { kind: "replaced"; vm: FoundVm };
+type FoundRetiring = { kind: "there"; vm: FoundVm } | { kind: "gone" } | { kind: "replaced"; vm: FoundVm };
 
 /**
  * Its VMID must be one that we gave away, the VM must carry the marker of the operation that it was given to, and its SMBIOS

@@ -14,7 +14,7 @@ export interface Session {
   headers: Record<string, string>;
 }
 
-export interface PveSessions {
+interface PveSessions {
   /**
    * One call under our credential; the second time only with another ticket, because PVE looks at the credential before
    * anything else. `anyway`: also while calls fail at once because it was refused. Throws `unauthorized` then.

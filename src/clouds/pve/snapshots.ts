@@ -36,7 +36,8 @@ function listed(row: Snapshots[number]): ListedSnapshot {
   const [first = "", ...rest] = (row.description ?? "").trimEnd().split("\n");
   // On the first line only: what a person wrote stands below and can say anything.
   const markers = markersIn(first);
-  const text = (markers.length === 0 ? [first, ...rest] : rest).join("\n");
+  // What somebody wrote in PVE was not written for customers, who read this.
+  const text = markers.length === 0 ? "" : rest.join("\n");
   const isComplete = row.snapstate === undefined;
   return {
     name: row.name,

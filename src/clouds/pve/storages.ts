@@ -28,7 +28,7 @@ async function listStorages(
   return client.read({ path, parameters: { content: "images" }, signal, since }, Storages);
 }
 
-export interface StorageRequest {
+interface StorageRequest {
   node: string;
   /** By the order. */
   asked: string | undefined;

@@ -41,18 +41,18 @@ export async function findConfig(
 }
 
 /** Of a VM that was there a moment ago. */
-async function ofFound<T>(client: PveClient, read: () => Promise<T>): Promise<T> {
+async function ofFound<T>(read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (error) {
-    if (isServiceError(error, "cloud_not_found")) throw justMoved(client.cloud, error);
+    if (isServiceError(error, "cloud_not_found")) throw justMoved(error);
     throw error;
   }
 }
 
 export function getStatus(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<VmStatus> {
   const path = `${pathOf(at)}/status/current`;
-  return ofFound(client, () => client.read({ path, signal, since: at.since }, VmStatus));
+  return ofFound(() => client.read({ path, signal, since: at.since }, VmStatus));
 }
 
 /** Whether rules of its own keep anything out of it. */
@@ -63,7 +63,7 @@ export async function isFirewallOn(client: PveClient, at: VmAddress, signal?: Ab
 
 function pendingOf(client: PveClient, at: VmAddress, signal?: AbortSignal) {
   const path = `${pathOf(at)}/pending`;
-  return ofFound(client, () => client.read({ path, signal, since: at.since }, Pending));
+  return ofFound(() => client.read({ path, signal, since: at.since }, Pending));
 }
 
 /** The keys whose new value waits for a real restart. */
@@ -90,7 +90,7 @@ export async function wantedConfig(
   );
 }
 
-export interface CloneOrder {
+interface CloneOrder {
   newid: number;
   name: string;
   description: string;

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import { isServiceError, reworded, ServiceError } from "../../../core/errors.ts";
 import type { PlannedStep, StepContext, StepDefinition, Verdict } from "../../../core/operations/step.ts";
 import type { OpenStackClient } from "../client.ts";
 import { actOnServer, findAction, findServer, remoteServerOf } from "../compute.ts";
@@ -47,14 +47,10 @@ export function passwordStep(client: OpenStackClient): StepDefinition {
 /** Locked and busy have their own sentences. */
 function notRunning(error: ServiceError): ServiceError {
   if (error.facts["locked"] === true || error.retryable) return error;
-  return new ServiceError(
-    "cloud_conflict",
+  return reworded(
+    error,
     "The server must be running for its password to be set, so nothing was changed. Start it, then try again.",
-    {
-      cause: error,
-      facts: error.facts,
-      ...(error.staffDetail === undefined ? {} : { staffDetail: error.staffDetail }),
-    },
+    { code: "cloud_conflict" },
   );
 }
 

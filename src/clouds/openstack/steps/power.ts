@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { PowerVerb, ServerState } from "../../../core/cloud.ts";
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import { isServiceError, reworded, ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -209,11 +209,7 @@ const HINTS: Partial<Record<ServerState, string>> = {
 function withHint(error: ServiceError, server: NovaServer): ServiceError {
   const hint = HINTS[stateOf(server)];
   if (hint === undefined || isBusy(server) || error.facts["locked"] === true) return error;
-  return new ServiceError("cloud_conflict", `${hint} Nothing was changed.`, {
-    cause: error,
-    facts: error.facts,
-    ...(error.staffDetail === undefined ? {} : { staffDetail: error.staffDetail }),
-  });
+  return reworded(error, `${hint} Nothing was changed.`, { code: "cloud_conflict" });
 }
 
 function isThere(server: NovaServer, verb: Verb): boolean {

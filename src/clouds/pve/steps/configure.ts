@@ -1,16 +1,14 @@
 import type { z } from "zod";
 import { ProvisionOrder } from "../../../core/cloud.ts";
-import { ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { type FoundVm, findVm } from "../cluster.ts";
+import type { FoundVm } from "../cluster.ts";
 import { bridgeOf, cardOn, coresOf, memoryMibOf, properties, tagsOf } from "../config.ts";
 import type { Parameters } from "../form.ts";
 import type { VmConfig } from "../schema.ts";
 import { TAG } from "../server.ts";
-import { setConfig } from "../vm.ts";
-import { getTarget, requireUnlocked, vanished } from "./target.ts";
-import { explained } from "./task.ts";
+import { change, requireShown } from "./setting.ts";
+import { getTarget } from "./target.ts";
 
 const Input = ProvisionOrder.pick({
   name: true,
@@ -48,15 +46,10 @@ export function configureStep(client: PveClient): StepDefinition {
 async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const input = Input.parse(context.input);
   const vm = await getTarget(client, context);
-  await requireUnlocked(client, vm, context.signal);
   const password = await context.readSecret(input.passwordSecretId);
   const parameters = parametersOf(client, { vm, input, password });
-  await explained(client, { vm, signal: context.signal }, () =>
-    setConfig(client, vm, parameters, { signal: context.signal, secrets: [password] }),
-  );
-  const after = await findVm(client, vm.vmid, { hint: vm.node, signal: context.signal });
-  if (after === null) throw vanished(client);
-  requireApplied(client, after, input);
+  const after = await change(client, context, vm, parameters, [password]);
+  requireShown(client, after, "the settings of the server", differencesOf(after, input));
   // What has to be recorded of it, the step that made it has seen.
   return { kind: "done" };
 }
@@ -116,9 +109,9 @@ export function sizeParameters(
   };
 }
 
-function requireApplied(client: PveClient, { vmid, config }: FoundVm, input: Input): void {
+function differencesOf({ config }: FoundVm, input: Input): string[] {
   const { cores, sockets } = coresOf(config);
-  const differences = [
+  return [
     cores * sockets === input.size.vcpus ? "" : `${cores * sockets} CPU`,
     input.sockets === undefined || sockets === input.sockets ? "" : `${sockets} sockets`,
     memoryMibOf(config) === input.size.memoryMib ? "" : `${memoryMibOf(config)} MiB`,
@@ -129,15 +122,6 @@ function requireApplied(client: PveClient, { vmid, config }: FoundVm, input: Inp
       ? ""
       : `ipconfig0 ${config["ipconfig0"] ?? "none"}`,
   ].filter((text) => text !== "");
-  if (differences.length === 0) return;
-  throw new ServiceError(
-    "cloud_failed",
-    "The cloud accepted the settings of the server and shows other ones. Our operators must look at it.",
-    {
-      facts: { cloud: client.cloud },
-      staffDetail: `${client.cloud}: VM ${vmid} shows ${differences.join(", ")}`,
-    },
-  );
 }
 
 /** PVE may write them back in another order. */

@@ -18,11 +18,14 @@ import { isOff } from "./power.ts";
 import { planPurge } from "./purge.ts";
 import { findTarget, requireUnlocked } from "./target.ts";
 import { explained, judgeTask, refusal, waitFor } from "./task.ts";
-import { tellState } from "./tell.ts";
+import { withState } from "./with-state.ts";
 
 const Input = z.object({ externalId: z.string() });
 const CALL_TIMEOUT_MS = 2 * 60_000;
 const GONE = { kind: "done", gone: true, note: "It was gone from the cloud already." } as const;
+
+/** What it is when the deletion is cancelled after this. */
+const HALTED = { kind: "done", output: { stateBefore: "stopped" } } as const;
 
 export function planDelete({
   externalId,
@@ -50,7 +53,7 @@ export function haltStep(client: PveClient): StepDefinition {
       const vm = await findTarget(client, context, { justSeen: true });
       if (vm === null) return GONE;
       requireUnprotected(client, vm);
-      if (await isOff(client, vm, context.signal)) return { kind: "done", note: "It was already off." };
+      if (await isOff(client, vm, context.signal)) return { ...HALTED, note: "It was already off." };
       return orGone(client, context, () => halt(client, context, vm));
     },
     async verify(context): Promise<Verdict> {
@@ -58,7 +61,7 @@ export function haltStep(client: PveClient): StepDefinition {
       if (judged.kind === "running") return judged.verdict;
       const vm = await findTarget(client, context);
       if (vm === null) return GONE;
-      if (await isOff(client, vm, context.signal)) return { kind: "done" };
+      if (await isOff(client, vm, context.signal)) return HALTED;
       if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
       return { kind: "pending", condition: lookCondition("it is running still") };
     },
@@ -92,8 +95,8 @@ export function destroyStep(client: PveClient): StepDefinition {
     callTimeoutMs: CALL_TIMEOUT_MS,
     pointOfNoReturn: "The cloud is already deleting the server.",
     evidence: "repeatable",
-    issue: (context) => tellState(client, context, () => issueDestroy(client, context)),
-    verify: (context) => tellState(client, context, () => verifyDestroy(client, context)),
+    issue: (context) => withState(client, context, () => issueDestroy(client, context)),
+    verify: (context) => withState(client, context, () => verifyDestroy(client, context)),
   };
 }
 

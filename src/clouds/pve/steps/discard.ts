@@ -7,13 +7,13 @@ import { type FoundVm, findVm, isGoodExit, isRunning, listTasks } from "../clust
 import { lookCondition } from "../condition.ts";
 import { smbiosUuidOf } from "../config.ts";
 import { taskError } from "../errors.ts";
-import { reservedVmid, spoil } from "../reservation.ts";
+import { spoil } from "../reservation.ts";
 import { isAtWork } from "../server.ts";
 import { DISCARD } from "./clone.ts";
 import { destroy, halt } from "./delete.ts";
 import { isOff } from "./power.ts";
 import { isBeingMade } from "./reserve.ts";
-import { carries, isHusk, recordOf, requireUnlocked } from "./target.ts";
+import { carries, findMade, isHusk, recordOf, requireUnlocked } from "./target.ts";
 import { judgeTask } from "./task.ts";
 
 const Input = z.object({ operationId: z.string() });
@@ -83,17 +83,16 @@ function done({ operation }: StepContext): Issued {
 async function findOwn(client: PveClient, context: StepContext): Promise<FoundVm | "making" | null> {
   const { operationId } = Input.parse(context.input);
   const { database, signal } = context;
-  const vmid = await reservedVmid(client, { database, operationId });
-  if (vmid === null) return null;
   let found: FoundVm | null;
   try {
-    found = await findVm(client, vmid, { signal });
+    found = await findMade(client, context, { operationId });
   } catch (error) {
     // A container, or a VM that we may not see: not what we made.
     if (isServiceError(error, "cloud_conflict")) return null;
     throw error;
   }
   if (found === null) return null;
+  const { vmid } = found;
   if (isBeingMade(found) || isHusk(found)) {
     if (await isAtWork(client, found, signal)) return "making";
     const again = await findVm(client, vmid, { hint: found.node, signal });

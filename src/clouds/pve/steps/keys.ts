@@ -2,14 +2,14 @@ import { z } from "zod";
 import { ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { findVm } from "../cluster.ts";
 import { hasCloudInit } from "../config.ts";
+import type { VmConfig } from "../schema.ts";
 import { remoteServerOf } from "../server.ts";
-import { renewCloudInit, setConfig } from "../vm.ts";
+import { renewCloudInit } from "../vm.ts";
 import { encodeKeys } from "./configure.ts";
 import { isOff } from "./power.ts";
-import { getTarget, requireUnlocked, vanished } from "./target.ts";
-import { explained } from "./task.ts";
+import { change, requireShown } from "./setting.ts";
+import { getTarget } from "./target.ts";
 
 const Input = z.object({ externalId: z.string(), sshKeys: z.array(z.string()) });
 
@@ -40,13 +40,9 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
       { facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: VM ${vm.vmid}` },
     );
   }
-  await requireUnlocked(client, vm, signal);
-  const sshkeys = encodeKeys(sshKeys);
-  await explained(client, { vm, signal }, () => setConfig(client, vm, { sshkeys }, { signal }));
-  await renewCloudInit(client, vm, { signal });
-  const after = await findVm(client, vm.vmid, { hint: vm.node, signal });
-  if (after === null) throw vanished(client);
-  requireStored(client, after, sshKeys);
+  const after = await change(client, context, vm, { sshkeys: encodeKeys(sshKeys) });
+  requireShown(client, after, "the keys", differencesOf(after.config, sshKeys));
+  await renewCloudInit(client, after, { signal });
   const off = await isOff(client, after, signal);
   return {
     kind: "done",
@@ -57,18 +53,10 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
 }
 
 /** PVE shows the list as it was sent, percent-encoded. */
-function requireStored(
-  client: PveClient,
-  { vmid, config }: { vmid: number; config: Record<string, string> },
-  wanted: readonly string[],
-): void {
+function differencesOf(config: VmConfig, wanted: readonly string[]): string[] {
   const shown = decodeURIComponent(config["sshkeys"] ?? "")
     .split("\n")
     .filter((line) => line !== "");
-  if (shown.length === wanted.length && shown.every((key, at) => key === wanted[at])) return;
-  throw new ServiceError(
-    "cloud_failed",
-    "The cloud accepted the keys and shows other ones. Our operators must look at it.",
-    { facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: VM ${vmid} shows ${shown.length} keys` },
-  );
+  const isSame = shown.length === wanted.length && shown.every((key, at) => key === wanted[at]);
+  return isSame ? [] : [`${shown.length} keys`];
 }

@@ -1,13 +1,10 @@
 // PVE's own protection: with it PVE deletes neither the VM nor its disks, whoever asks. Takes effect at once, running or not.
 import { z } from "zod";
-import { ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { findVm } from "../cluster.ts";
 import { isProtected } from "../config.ts";
-import { setConfig } from "../vm.ts";
-import { getTarget, requireUnlocked, seen, vanished } from "./target.ts";
-import { explained } from "./task.ts";
+import { change, requireShown } from "./setting.ts";
+import { getTarget, seen } from "./target.ts";
 
 const Input = z.object({ externalId: z.string(), on: z.boolean() });
 
@@ -28,7 +25,6 @@ export function protectStep(client: PveClient): StepDefinition {
 
 async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const { on } = Input.parse(context.input);
-  const { signal } = context;
   const vm = await getTarget(client, context);
   if (isProtected(vm.config) === on) {
     return {
@@ -37,17 +33,8 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
       note: on ? "it was already." : "there was none.",
     };
   }
-  await requireUnlocked(client, vm, signal);
-  await explained(client, { vm, signal }, () => setConfig(client, vm, { protection: on }, { signal }));
-  const now = await findVm(client, vm.vmid, { hint: vm.node, signal });
-  if (now === null) throw vanished(client);
-  if (isProtected(now.config) === on) return { kind: "done", ...(await seen(client, context, now)) };
-  throw new ServiceError(
-    "cloud_failed",
-    "The cloud accepted the change and shows the old setting. Our operators must look at it.",
-    {
-      facts: { cloud: client.cloud },
-      staffDetail: `${client.cloud}: VM ${vm.vmid}: protection is not ${on ? 1 : 0}`,
-    },
-  );
+  const now = await change(client, context, vm, { protection: on });
+  const differences = isProtected(now.config) === on ? [] : [`protection: ${on ? 0 : 1}`];
+  requireShown(client, now, "the change of its protection", differences);
+  return { kind: "done", ...(await seen(client, context, now)) };
 }

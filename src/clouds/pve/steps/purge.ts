@@ -1,7 +1,7 @@
 // The backups of a server that is being deleted. One call for one of them, one after the other; what is left is read anew
 // each time, so that neither a lost answer nor a dead worker deletes anything twice or forgets one.
 import { z } from "zod";
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import { isServiceError, reworded, ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -17,7 +17,7 @@ import { ownNumbers } from "../reservation.ts";
 import { vmidOf } from "../server.ts";
 import { findTarget, requireUnlocked } from "./target.ts";
 import { judgeTask, waitFor } from "./task.ts";
-import { tellState } from "./tell.ts";
+import { withState } from "./with-state.ts";
 
 const Input = z.object({ externalId: z.string() });
 /** A storage that is not shared has the same names on every node. */
@@ -38,8 +38,8 @@ export function purgeStep(client: PveClient): StepDefinition {
     callTimeoutMs: CALL_TIMEOUT_MS,
     pointOfNoReturn: "Backups of the server are being deleted already.",
     evidence: "repeatable",
-    issue: (context) => tellState(client, context, () => explained(() => issue(client, context))),
-    verify: (context) => tellState(client, context, () => verify(client, context)),
+    issue: (context) => withState(client, context, () => orServerKept(() => issue(client, context))),
+    verify: (context) => withState(client, context, () => verify(client, context)),
   };
 }
 
@@ -69,14 +69,14 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   }
   if (judged.kind === "failed") {
     if (judged.error.retryable) return { kind: "again", error: judged.error };
-    return { kind: "failed", error: notDeleted(judged.error) };
+    return { kind: "failed", error: serverKept(judged.error) };
   }
   const error = new ServiceError("cloud_failed", "The cloud did not delete a backup: it is still there.", {
     facts: { cloud: client.cloud },
     staffDetail: `${client.cloud}: ${volid} on ${node} is still listed`,
   });
   // PVE has forgotten the task, which says nothing about the backup.
-  return judged.kind === "unknown" ? { kind: "again", error } : { kind: "failed", error: notDeleted(error) };
+  return judged.kind === "unknown" ? { kind: "again", error } : { kind: "failed", error: serverKept(error) };
 }
 
 interface Survey {
@@ -116,26 +116,20 @@ function outcomeOf(left: readonly string[], otherwise: string): StepOutcome {
 }
 
 /** The server is off by now, and stays. */
-function notDeleted(cause: ServiceError): ServiceError {
-  return new ServiceError(
-    cause.code,
+function serverKept(cause: ServiceError): ServiceError {
+  return reworded(
+    cause,
     `${cause.message} The server was switched off and not deleted. Ask again, or delete it without its backups.`,
-    {
-      cause,
-      facts: cause.facts,
-      retryable: cause.retryable,
-      ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
-    },
   );
 }
 
 /** What may work later, or is unknown, is the engine's to ask again. */
-async function explained(work: () => Promise<Issued>): Promise<Issued> {
+async function orServerKept(work: () => Promise<Issued>): Promise<Issued> {
   try {
     return await work();
   } catch (error) {
     if (!isServiceError(error, "cloud_conflict", "cloud_failed", "cloud_forbidden") || error.retryable)
       throw error;
-    throw notDeleted(error);
+    throw serverKept(error);
   }
 }

@@ -2,7 +2,7 @@
 // recorded. Reads only.
 import { z } from "zod";
 import type { RebuildOrder } from "../../../core/cloud.ts";
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import { isServiceError, reworded, ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import { nodesInMaintenance } from "../../../core/servers/maintenance.ts";
 import type { PveClient } from "../client.ts";
@@ -20,7 +20,7 @@ import {
 import { markersIn } from "../marker.ts";
 import { type Place, placeFor } from "../placement.ts";
 import { tagsWithout, withoutNote } from "../rescue.ts";
-import { placeOf, type RebuiltAt, type Retiring } from "../retiring.ts";
+import { keptOf, type RebuiltAt, type Retiring } from "../retiring.ts";
 import { isFirewallOn } from "../vm.ts";
 import { requireUnprotected } from "./delete.ts";
 import { isOff } from "./power.ts";
@@ -74,13 +74,13 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const running = !(await isOff(client, vm, signal));
   return {
     kind: "done",
-    output: { retiring: recordOf(vm, running), rebuiltAt: at },
+    output: { retiring: retiringFrom(vm, running), rebuiltAt: at },
     note: "all that is needed is there.",
     ...staffNote(vm, { resources, place }),
   };
 }
 
-function recordOf(vm: FoundVm, running: boolean): Retiring {
+function retiringFrom(vm: FoundVm, running: boolean): Retiring {
   const { config, node, vmid } = vm;
   const uuid = smbiosUuidOf(config);
   // getTarget has compared it with the recorded one.
@@ -92,7 +92,7 @@ function recordOf(vm: FoundVm, running: boolean): Retiring {
     node,
     smbiosUuid: uuid,
     running,
-    place: placeOf(config),
+    kept: keptOf(config),
     sockets: coresOf(config).sockets,
     // A rescue that was switched off belongs to the old system.
     tags: tagsOf(tagsWithout(config)),
@@ -168,7 +168,7 @@ async function choosePlace(client: PveClient, choice: Choice): Promise<Found> {
   // Why the server's own place does not do says more than what is wrong with the others.
   const full = problems.find((problem) => problem.code === "capacity");
   if (full === undefined) throw problems[0];
-  if (!input.inPlace) throw noRoomForBoth(client, full);
+  if (!input.inPlace) throw noRoomForBoth(full);
   return placeInstead(client, choice, { keep, full });
 }
 
@@ -187,10 +187,10 @@ async function placeInstead(
   const place = await placeOn(client, choice, { ...at, diskGib });
   if (!(place instanceof ServiceError)) return { place, at };
   if (place.code !== "capacity") throw place;
-  throw new ServiceError(
-    "capacity",
+  throw reworded(
+    full,
     "Even without the old system the cloud has no room for the new one, so nothing was changed. Our operators must make room.",
-    { facts: { cloud: client.cloud }, cause: full, ...detailOf(full) },
+    { code: "capacity" },
   );
 }
 
@@ -205,16 +205,12 @@ function refuseInPlace(client: PveClient, { node }: Place): never {
   );
 }
 
-function noRoomForBoth(client: PveClient, cause: ServiceError): ServiceError {
-  return new ServiceError(
-    "capacity",
+function noRoomForBoth(cause: ServiceError): ServiceError {
+  return reworded(
+    cause,
     "There is no room in the cloud for the new system beside the old one, so nothing was changed. Our team can order it again with in_place:yes, which deletes the old system first, or make room.",
-    { facts: { cloud: client.cloud }, cause, ...detailOf(cause) },
+    { code: "capacity" },
   );
-}
-
-function detailOf({ staffDetail }: ServiceError): { staffDetail?: string } {
-  return staffDetail === undefined ? {} : { staffDetail };
 }
 
 /** Why this node does not do is an answer; that PVE could not be asked is thrown. */

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { RemoteServer, ResizeOrder } from "../../../core/cloud.ts";
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import { isServiceError, reworded, ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -11,14 +11,15 @@ import type {
   Verdict,
 } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { type FoundVm, findVm } from "../cluster.ts";
+import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { coresOf } from "../config.ts";
 import { remoteServerOf } from "../server.ts";
-import { pendingKeys, powerVm, setConfig } from "../vm.ts";
+import { pendingKeys, powerVm } from "../vm.ts";
 import { sizeParameters } from "./configure.ts";
 import { planDisk } from "./disk.ts";
 import { isOff, planPower } from "./power.ts";
+import { lookAgain, requireShown, set } from "./setting.ts";
 import { findTarget, getTarget, requireUnlocked, vanished } from "./target.ts";
 import { explained, judgeTask, refusal, taskSinceIntent, waitFor } from "./task.ts";
 
@@ -80,31 +81,23 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
   if (isThere(before, vm, after) && (await waiting(client, vm, signal)).length === 0) {
     return { kind: "done", ...counted(before, []), note: "CPU and memory are as asked for already." };
   }
-  await requireUnlocked(client, vm, signal);
   try {
-    await explained(client, { vm, signal }, () =>
-      setConfig(client, vm, sizeParameters(vm, after), { signal }),
-    );
+    await set(client, context, vm, sizeParameters(vm, after));
   } catch (error) {
     if (!isServiceError(error, "cloud_failed", "cloud_invalid")) throw error;
     return refusedInPart(client, { vm, error, signal });
   }
-  const now = await findVm(client, vm.vmid, { hint: vm.node, signal });
-  if (now === null) throw vanished(client);
+  const now = await lookAgain(client, context, vm);
   const server = await remoteServerOf(client, now, signal, { addresses: false });
   const keys = await waiting(client, now, signal);
-  if (keys.length === 0 && isThere(server, now, after)) {
-    return { kind: "done", ...counted(server, keys), note: "CPU and memory are set." };
-  }
   if (keys.length > 0) {
     const note = "CPU and memory are stored; they count when the server has been stopped and started.";
     return { kind: "done", ...counted(server, keys), note };
   }
-  throw new ServiceError(
-    "cloud_failed",
-    "The cloud accepted the new size and shows the old one. Our operators must look at it.",
-    { facts: { cloud: client.cloud }, staffDetail: `${client.cloud}: VM ${vm.vmid}` },
-  );
+  const { sockets } = coresOf(now.config);
+  const shown = `${server.vcpus} CPU in ${sockets} sockets, ${server.memoryMib} MiB`;
+  requireShown(client, now, "the new size", isThere(server, now, after) ? [] : [shown]);
+  return { kind: "done", ...counted(server, keys), note: "CPU and memory are set." };
 }
 
 /** PVE stores all of it before it tries what a running guest takes at once: a refusal may leave a part behind. */
@@ -116,17 +109,12 @@ async function refusedInPart(
   const { server } = counted(await remoteServerOf(client, vm, signal), keys);
   const failed = { kind: "failed" as const, ...(server === undefined ? {} : { server }) };
   if (keys.length === 0) return { ...failed, error };
-  const { code, facts, staffDetail } = error;
   return {
     ...failed,
-    error: new ServiceError(
-      code,
+    error: reworded(
+      error,
       "The cloud refused the new CPU and memory after it had stored them. What is stored counts when the server is stopped and started; ask for the old size again to take it back.",
-      {
-        cause: error,
-        facts: { ...facts, pending: keys },
-        ...(staffDetail === undefined ? {} : { staffDetail }),
-      },
+      { facts: { pending: keys }, retryable: false },
     ),
   };
 }
@@ -214,21 +202,17 @@ async function verifyApplied(client: PveClient, context: StepContext): Promise<V
   if (judged.kind === "failed") {
     if (judged.error.facts["guest"] !== "silent")
       return refusal(client, context, { error: judged.error, vm });
-    return { kind: "failed", server, error: notRestarted(client, judged.error, keys) };
+    return { kind: "failed", server, error: notRestarted(judged.error, keys) };
   }
   // The task ends when the guest is down; PVE starts it a moment later.
   return { kind: "pending", condition: lookCondition("coming up again") };
 }
 
-function notRestarted(client: PveClient, cause: ServiceError, keys: readonly string[]): ServiceError {
-  return new ServiceError(
-    "cloud_failed",
+function notRestarted(cause: ServiceError, keys: readonly string[]): ServiceError {
+  return reworded(
+    cause,
     "The new CPU and memory are stored, but the guest did not restart, so they do not count yet. Stop and start the server to apply them.",
-    {
-      cause,
-      facts: { cloud: client.cloud, pending: [...keys] },
-      ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
-    },
+    { code: "cloud_failed", facts: { pending: [...keys] } },
   );
 }
 

@@ -1,6 +1,6 @@
 // Going back to a snapshot: looked at, gone back to, and given back the power that the server had.
 import { z } from "zod";
-import { ServiceError } from "../../../core/errors.ts";
+import { reworded, ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -16,7 +16,7 @@ import { smbiosUuidOf } from "../config.ts";
 import { remoteServerOf } from "../server.ts";
 import { goBackTo, listSnapshots, remoteSnapshots, snapshotConfig } from "../snapshots.ts";
 import { isOff, noTask, powerStep } from "./power.ts";
-import { heldByLock, namedIn, refused } from "./snapshot.ts";
+import { heldByLock, namedIn, refused } from "./snapshot-lock.ts";
 import { findTarget, getTarget, outcomeFor, requireUnlocked, seen, vanished } from "./target.ts";
 import { explained, judgeTask, staffNoteOf, taskSinceIntent, waitFor } from "./task.ts";
 
@@ -166,14 +166,10 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
 }
 
 function halfBack(cause: ServiceError): ServiceError {
-  return new ServiceError(
-    "cloud_failed",
+  return reworded(
+    cause,
     "Going back was broken off in the cloud and left the server locked: its disk may be half of then and half of now. Our operators must unlock it; then go back once more.",
-    {
-      cause,
-      facts: cause.facts,
-      ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
-    },
+    { code: "cloud_failed" },
   );
 }
 

@@ -19,12 +19,12 @@ import {
   type ListedSnapshot,
   listSnapshots,
   remoteSnapshots,
-  type SnapshotList,
   takeSnapshot,
 } from "../snapshots.ts";
 import { noTask, unknownTask } from "./power.ts";
+import { heldByLock, isMeant, namedIn, refused } from "./snapshot-lock.ts";
 import { findTarget, getTarget, requireUnlocked, vanished } from "./target.ts";
-import { explained, judgeTask, refusal, staffNoteOf, waitFor } from "./task.ts";
+import { explained, judgeTask, staffNoteOf, waitFor } from "./task.ts";
 
 const CreateInput = z.object({
   externalId: z.string(),
@@ -182,69 +182,6 @@ function notThere(client: PveClient, { vmid }: FoundVm, name: string): ServiceEr
       staffDetail: `${client.cloud}: VM ${vmid} has no finished snapshot ${name} (qm listsnapshot ${vmid})`,
     },
   );
-}
-
-/** Null without this lock. One that nothing of PVE's holds was left by a task that died. */
-export async function heldByLock(
-  client: PveClient,
-  context: StepContext,
-  vm: FoundVm,
-  { lock, note }: { lock: string; note: string },
-): Promise<Verdict | null> {
-  if (vm.config["lock"] !== lock) return null;
-  try {
-    await requireUnlocked(client, vm, context.signal);
-  } catch (error) {
-    if (!(error instanceof ServiceError) || error.code !== "cloud_conflict") throw error;
-    if (error.facts["stuckLock"] === true) return { kind: "failed", error: brokenOff(client, vm, error) };
-  }
-  return { kind: "pending", condition: lookCondition(note) };
-}
-
-/** The lock that the task met may have gone while it was looked at: then it is simply asked again. */
-export function refused(
-  client: PveClient,
-  context: StepContext,
-  { error, vm }: { error: ServiceError; vm: FoundVm },
-): Promise<Verdict> {
-  const isFree = typeof error.facts["lock"] === "string" && (vm.config["lock"] ?? "") === "";
-  if (isFree) return Promise.resolve({ kind: "again", error });
-  return refusal(client, context, { error, vm });
-}
-
-function brokenOff(client: PveClient, { config }: FoundVm, cause: ServiceError): ServiceError {
-  const lock = config["lock"] ?? "";
-  return new ServiceError(
-    "cloud_failed",
-    `The work on this server's snapshots was broken off in the cloud and left it locked (${lock}). Our operators must unlock it before anything else can be done with it.`,
-    {
-      cause,
-      facts: { cloud: client.cloud, lock, stuckLock: true },
-      ...(cause.staffDetail === undefined ? {} : { staffDetail: cause.staffDetail }),
-    },
-  );
-}
-
-/** The one that was meant, or undefined when it is gone. Throws `drifted` for another one of that name. */
-export function namedIn(
-  client: PveClient,
-  { snapshots }: SnapshotList,
-  { name, takenAt }: Omit<RefInput, "externalId">,
-): ListedSnapshot | undefined {
-  const found = snapshots.find((one) => one.name === name);
-  if (found === undefined || isMeant(found, { name, takenAt })) return found;
-  throw new ServiceError(
-    "drifted",
-    `The snapshot ${name} is not the one that was meant: it was taken at another time. Nothing was changed.`,
-    {
-      facts: { cloud: client.cloud, snapshot: name },
-      staffDetail: `${client.cloud}: ${name} was taken ${found.takenAt?.toISOString() ?? "never"}, not ${takenAt}`,
-    },
-  );
-}
-
-function isMeant(one: ListedSnapshot, { name, takenAt }: Omit<RefInput, "externalId">): boolean {
-  return one.name === name && (takenAt === undefined || one.takenAt?.toISOString() === takenAt);
 }
 
 function deleteStep(client: PveClient): StepDefinition {

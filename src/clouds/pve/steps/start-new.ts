@@ -9,15 +9,14 @@ import type {
   Verdict,
 } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { type FoundVm, findVm, isRunning, listActiveTasks } from "../cluster.ts";
+import { type FoundVm, isRunning, listActiveTasks } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
-import { reservedVmid } from "../reservation.ts";
 import { findRetiring, retiringOf } from "../retiring.ts";
 import { remoteServerOf } from "../server.ts";
 import { powerVm } from "../vm.ts";
 import { halt } from "./delete.ts";
 import { isOff, powerStep } from "./power.ts";
-import { carries, requireUnlocked } from "./target.ts";
+import { carries, findMade, requireUnlocked } from "./target.ts";
 import { explained, judgeTask, refusal, waitFor } from "./task.ts";
 
 const DEADLINE_MS = 10 * 60_000;
@@ -68,7 +67,7 @@ export function stopNewStep(client: PveClient): StepDefinition {
       const starting = await isStarting(client, vm, context.signal);
       if (!starting && (await isOff(client, vm, context.signal))) return { kind: "done" };
       // It has come up, or comes up, only now: the next call switches it off.
-      if (judged.kind === "unknown" && !starting) return { kind: "again", error: cameUp(client) };
+      if (judged.kind === "unknown" && !starting) return { kind: "again", error: changedMeanwhile(client) };
       if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm });
       return { kind: "pending", condition: lookCondition("it is running still") };
     },
@@ -76,13 +75,26 @@ export function stopNewStep(client: PveClient): StepDefinition {
 }
 
 /** Off is not off while the start that is undone is still at work: it would come up a moment later. */
-async function isStarting(client: PveClient, { node, vmid }: FoundVm, signal: AbortSignal): Promise<boolean> {
-  const tasks = await listActiveTasks(client, node, signal);
-  return tasks.some((task) => isRunning(task) && task.type === "qmstart" && task.id === String(vmid));
+function isStarting(client: PveClient, vm: FoundVm, signal: AbortSignal): Promise<boolean> {
+  return isUnderWay(client, vm, { types: ["qmstart"], signal });
 }
 
-function cameUp(client: PveClient): ServiceError {
-  return new ServiceError("cloud_conflict", "The unfinished system has just come up.", {
+/** And running is not running while it is being shut down. */
+function isStopping(client: PveClient, vm: FoundVm, signal: AbortSignal): Promise<boolean> {
+  return isUnderWay(client, vm, { types: ["qmshutdown", "qmstop"], signal });
+}
+
+async function isUnderWay(
+  client: PveClient,
+  { node, vmid }: FoundVm,
+  { types, signal }: { types: readonly string[]; signal: AbortSignal },
+): Promise<boolean> {
+  const tasks = await listActiveTasks(client, node, signal);
+  return tasks.some((task) => isRunning(task) && types.includes(task.type) && task.id === String(vmid));
+}
+
+function changedMeanwhile(client: PveClient): ServiceError {
+  return new ServiceError("cloud_conflict", "What was under way has just ended.", {
     retryable: true,
     facts: { cloud: client.cloud },
   });
@@ -98,7 +110,10 @@ export function reviveStep(client: PveClient): StepDefinition {
     async issue(context): Promise<Issued> {
       const { signal } = context;
       const rested = await restingOld(client, context);
-      if ("kind" in rested) return rested;
+      if (rested.kind === "stopping") {
+        return { kind: "wait", reference: {}, condition: lookCondition("waiting for its shutdown to end") };
+      }
+      if (rested.kind === "done") return rested;
       const { vm } = rested;
       const made = await findNew(client, context);
       if (made !== null && !(await isOff(client, made, signal))) throw bothWouldRun(client, made);
@@ -112,8 +127,13 @@ export function reviveStep(client: PveClient): StepDefinition {
       const judged = await judgeTask(client, context, "start the old system");
       if (judged.kind === "running") return judged.verdict;
       const rested = await restingOld(client, context);
-      if ("kind" in rested) return rested;
+      if (rested.kind === "stopping") {
+        return { kind: "pending", condition: lookCondition("waiting for its shutdown to end") };
+      }
+      if (rested.kind === "done") return rested;
       if (judged.kind === "failed") return refusal(client, context, { error: judged.error, vm: rested.vm });
+      // It was being shut down, and is off only now: the next call starts it.
+      if (judged.kind === "unknown") return { kind: "again", error: changedMeanwhile(client) };
       return { kind: "pending", condition: lookCondition("it is off still") };
     },
   };
@@ -123,7 +143,7 @@ export function reviveStep(client: PveClient): StepDefinition {
 async function restingOld(
   client: PveClient,
   context: StepContext,
-): Promise<{ vm: FoundVm } | Extract<Verdict, { kind: "done" }>> {
+): Promise<{ kind: "stopping" } | { kind: "resting"; vm: FoundVm } | Extract<Verdict, { kind: "done" }>> {
   const old = await findRetiring(client, context);
   if (old.kind !== "there") {
     return {
@@ -133,21 +153,18 @@ async function restingOld(
     };
   }
   const { vm } = old;
+  if (await isStopping(client, vm, context.signal)) return { kind: "stopping" };
   const isResting = await isOff(client, vm, context.signal);
-  if (isResting && retiringOf(context).running) return { vm };
+  if (isResting && retiringOf(context).running) return { kind: "resting", vm };
   const server = await remoteServerOf(client, vm, context.signal);
   const note = isResting ? "it was off before, and stays off." : "it runs again.";
   return { kind: "done", server, note };
 }
 
-/** What this operation made; null when there is nothing of it. */
-async function findNew(
-  client: PveClient,
-  { database, operation, signal }: StepContext,
-): Promise<FoundVm | null> {
-  const vmid = await reservedVmid(client, { database, operationId: operation.id });
-  const found = vmid === null ? null : await findVm(client, vmid, { signal });
-  return found !== null && carries(found, operation.id) ? found : null;
+/** What this operation made; null when there is nothing of it. What PVE is just destroying is off, and carries nothing more. */
+async function findNew(client: PveClient, context: StepContext): Promise<FoundVm | null> {
+  const found = await findMade(client, context);
+  return found !== null && carries(found, context.operation.id) ? found : null;
 }
 
 function bothWouldRun(client: PveClient, { node, vmid }: FoundVm): ServiceError {

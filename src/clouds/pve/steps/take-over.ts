@@ -1,15 +1,13 @@
 import { z } from "zod";
-import { ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import { type FoundVm, findVm } from "../cluster.ts";
+import type { FoundVm } from "../cluster.ts";
 import { properties, tagsOf } from "../config.ts";
 import type { Parameters } from "../form.ts";
-import { isOfPlace, placeOf, type Retiring, retiringOf } from "../retiring.ts";
+import { isKept, keptOf, type Retiring, retiringOf } from "../retiring.ts";
 import type { VmConfig } from "../schema.ts";
-import { setConfig } from "../vm.ts";
-import { carries, getTarget, requireUnlocked, seen, vanished } from "./target.ts";
-import { explained } from "./task.ts";
+import { change, requireShown } from "./setting.ts";
+import { carries, getTarget, seen } from "./target.ts";
 
 const Input = z.object({
   vcpus: z.number(),
@@ -36,18 +34,13 @@ export function takeOverStep(client: PveClient): StepDefinition {
 }
 
 async function issue(client: PveClient, context: StepContext): Promise<Issued> {
-  const { signal } = context;
   const retiring = retiringOf(context);
   const vm = await getTarget(client, context);
-  await requireUnlocked(client, vm, signal);
   const wanted = wantedOf(context, retiring, vm);
-  const surplus = Object.keys(placeOf(vm.config)).filter((key) => isTaken(context, key) && !(key in wanted));
-  await explained(client, { vm, signal }, () =>
-    setConfig(client, vm, parametersOf({ wanted, surplus, retiring, vm }), { signal }),
-  );
-  const after = await findVm(client, vm.vmid, { hint: vm.node, signal });
-  if (after === null) throw vanished(client);
-  requireApplied(client, context, { after, wanted, surplus });
+  const surplus = Object.keys(keptOf(vm.config)).filter((key) => isTaken(context, key) && !(key in wanted));
+  const after = await change(client, context, vm, parametersOf({ wanted, surplus, retiring, vm }));
+  const differences = differencesOf(context, { after, wanted, surplus });
+  requireShown(client, after, "the server's network settings", differences);
   return {
     kind: "done",
     ...(await seen(client, context, after)),
@@ -57,17 +50,17 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
 
 function isTaken(context: StepContext, key: string): boolean {
   const { newKeys } = Input.parse(context.input);
-  return isOfPlace(key) && !(newKeys && key === "sshkeys");
+  return isKept(key) && !(newKeys && key === "sshkeys");
 }
 
 function wantedOf(context: StepContext, retiring: Retiring, vm: FoundVm): VmConfig {
   const { vcpus } = Input.parse(context.input);
-  const place = Object.fromEntries(Object.entries(retiring.place).filter(([key]) => isTaken(context, key)));
+  const kept = Object.fromEntries(Object.entries(retiring.kept).filter(([key]) => isTaken(context, key)));
   const { sockets } = retiring;
   const split =
     sockets > 0 && vcpus % sockets === 0 ? { sockets: `${sockets}`, cores: `${vcpus / sockets}` } : {};
   const tags = [...new Set([...tagsOf(vm.config["tags"]), ...retiring.tags])].join(";");
-  return { ...place, ...split, tags };
+  return { ...kept, ...split, tags };
 }
 
 interface Change {
@@ -94,28 +87,18 @@ function parametersOf({
   };
 }
 
-function requireApplied(
-  client: PveClient,
-  context: StepContext,
+function differencesOf(
+  { operation }: StepContext,
   { after, wanted, surplus }: Change & { after: FoundVm },
-): void {
-  const { config, vmid } = after;
-  const differences = [
+): string[] {
+  const { config } = after;
+  return [
     ...Object.entries(wanted)
       .filter(([key, value]) => !isSame(config[key] ?? "", value))
-      .map(([key, value]) => `${key} is ${config[key] ?? "none"}, not ${value}`),
-    ...surplus.filter((key) => key in config).map((key) => `${key} is there still`),
-    ...(carries(after, context.operation.id) ? [] : ["our marker is gone"]),
+      .map(([key, value]) => `${key}: ${config[key] ?? "none"} (not ${value})`),
+    ...surplus.filter((key) => key in config).map((key) => `${key} still`),
+    ...(carries(after, operation.id) ? [] : ["no marker of ours"]),
   ];
-  if (differences.length === 0) return;
-  throw new ServiceError(
-    "cloud_failed",
-    "The cloud accepted the server's network settings and shows other ones. Our operators must look at it.",
-    {
-      facts: { cloud: client.cloud },
-      staffDetail: `${client.cloud}: VM ${vmid}: ${differences.join("; ")}`,
-    },
-  );
 }
 
 /** PVE writes the parts of a card in an order of its own, MAC addresses in capitals, and tags sorted. */

@@ -1,7 +1,7 @@
 // Which VM a step may touch. Before each change three things must agree: our rows (the server's and the reservation of its
 // VMID), our marker on the VM, and the SMBIOS uuid that was recorded when it was made. Anything else is somebody else's.
 import type { RemoteServer } from "../../../core/cloud.ts";
-import { ServiceError } from "../../../core/errors.ts";
+import { reworded, ServiceError } from "../../../core/errors.ts";
 import type { StepContext, StepOutcome } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, findVm } from "../cluster.ts";
@@ -60,6 +60,9 @@ async function findServerVm(
   context: StepContext,
   { externalId, since }: { externalId: string; since: number },
 ): Promise<FoundVm | null> {
+  // A VM that is gone proves nothing of a server that is another VM by now.
+  if (context.externalId !== null && context.externalId !== externalId)
+    throw replaced(client, context, externalId);
   const vmid = vmidOf(externalId);
   const found = vmid === null ? null : await findVm(client, vmid, { ...hintOf(context, vmid), since });
   if (found === null || isHusk(found)) return found === null ? null : goneSoon(client, found, context.signal);
@@ -75,9 +78,8 @@ async function findServerVm(
 }
 
 async function findOwnVm(client: PveClient, context: StepContext, since: number): Promise<FoundVm | null> {
-  const { database, operation } = context;
-  const vmid = await reservedVmid(client, { database, operationId: operation.id });
-  const found = vmid === null ? null : await findVm(client, vmid, { ...hintOf(context, vmid), since });
+  const { operation } = context;
+  const found = await findMade(client, context, { since });
   if (found === null || isHusk(found)) return found === null ? null : goneSoon(client, found, context.signal);
   const differences = [
     carries(found, operation.id) ? "" : `it does not carry our marker op:${operation.id}`,
@@ -85,6 +87,16 @@ async function findOwnVm(client: PveClient, context: StepContext, since: number)
   ].filter((text) => text !== "");
   if (differences.length > 0) throw notOurs(client, found, differences);
   return found;
+}
+
+/** What is under the VMID that the operation has reserved; null without one, or when nothing is. It may be a stranger's. */
+export async function findMade(
+  client: PveClient,
+  context: StepContext,
+  { operationId = context.operation.id, since }: { operationId?: string; since?: number } = {},
+): Promise<FoundVm | null> {
+  const vmid = await reservedVmid(client, { database: context.database, operationId });
+  return vmid === null ? null : findVm(client, vmid, { ...hintOf(context, vmid), since });
 }
 
 /** PVE empties the configuration of a VM whose disks it has deleted to this lock, and then removes it. */
@@ -149,6 +161,17 @@ function uuidDifference(context: StepContext, found: FoundVm, { required }: { re
   return recorded === uuid ? "" : `its SMBIOS uuid is ${uuid ?? "none"}, recorded is ${recorded ?? "none"}`;
 }
 
+function replaced(client: PveClient, { externalId }: StepContext, named: string): ServiceError {
+  return new ServiceError(
+    "cloud_conflict",
+    "The server has got another system since this was asked for, so nothing was changed. Ask again.",
+    {
+      facts: { cloud: client.cloud },
+      staffDetail: `${client.cloud}: asked for VM ${named}; the server is VM ${externalId ?? "none"} by now`,
+    },
+  );
+}
+
 function notOurs(client: PveClient, { node, vmid }: FoundVm, differences: readonly string[]): ServiceError {
   return new ServiceError(
     "cloud_conflict",
@@ -168,19 +191,18 @@ export async function withLockAdvice(
 ): Promise<ServiceError> {
   const lock = error.facts["lock"];
   if (typeof lock !== "string") return error;
-  const facts = { ...error.facts };
   if (lock === SAVED) {
-    return new ServiceError(
-      "cloud_conflict",
+    return reworded(
+      error,
       "The server is suspended with its memory saved, so nothing was changed. Resume it first.",
-      { cause: error, facts, ...(error.staffDetail === undefined ? {} : { staffDetail: error.staffDetail }) },
+      { code: "cloud_conflict" },
     );
   }
   if (await isAtWork(client, { ...vm, config: { ...vm.config, lock } }, signal)) {
-    return new ServiceError(
-      "cloud_conflict",
+    return reworded(
+      error,
       `The cloud is at work on this server (${lockNoteOf(lock)}), so nothing was changed. Try again when it is done.`,
-      { cause: error, facts, ...(error.staffDetail === undefined ? {} : { staffDetail: error.staffDetail }) },
+      { code: "cloud_conflict" },
     );
   }
   return new ServiceError(
@@ -188,7 +210,7 @@ export async function withLockAdvice(
     `The server is locked in the cloud (${lock}) by work that was broken off, so nothing was changed. Our operators must unlock it.`,
     {
       cause: error,
-      facts: { ...facts, stuckLock: true },
+      facts: { ...error.facts, stuckLock: true },
       staffDetail: `${client.cloud}: ${stuckLockAdvice(vm, lock)}`,
     },
   );

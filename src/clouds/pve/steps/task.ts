@@ -7,7 +7,7 @@ import { taskCondition } from "../condition.ts";
 import { justMoved, taskError } from "../errors.ts";
 import type { Task } from "../schema.ts";
 import { parseUpid, type Upid } from "../upid.ts";
-import { withLockAdvice } from "./target.ts";
+import { recordOf, withLockAdvice } from "./target.ts";
 
 export function waitFor(
   upid: Upid,
@@ -21,7 +21,7 @@ export function waitFor(
   };
 }
 
-export function upidOf(reference: Record<string, unknown> | null): Upid | null {
+function upidOf(reference: Record<string, unknown> | null): Upid | null {
   return parseUpid(reference?.["upid"]);
 }
 
@@ -60,7 +60,7 @@ export async function refusal(
 ): Promise<Verdict> {
   if (error.retryable) return { kind: "again", error };
   // We have just seen it.
-  if (error.code === "cloud_not_found") return { kind: "again", error: justMoved(client.cloud, error) };
+  if (error.code === "cloud_not_found") return { kind: "again", error: justMoved(error) };
   return { kind: "failed", error: await withLockAdvice(client, error, { vm, signal: context.signal }) };
 }
 
@@ -73,7 +73,7 @@ export async function explained<T>(
   try {
     return await call();
   } catch (error) {
-    if (isServiceError(error, "cloud_not_found")) throw justMoved(client.cloud, error);
+    if (isServiceError(error, "cloud_not_found")) throw justMoved(error);
     if (!isServiceError(error, "cloud_conflict")) throw error;
     throw await withLockAdvice(client, error, { vm, signal });
   }
@@ -90,13 +90,19 @@ const CLOCK_TOLERANCE_S = 3;
  * The first task of such a type that began on this VM since the call was to be made, and that no other call of ours has begun.
  * One that PVE has refused counts only when there is none besides: it may be of the call before the lost one.
  */
-export async function firstTaskSince(
+async function firstTaskSince(
   client: PveClient,
   context: StepContext,
   { vm, types }: { vm: FoundVm; types: readonly string[] },
 ): Promise<Task | null> {
   const since = Math.floor((context.issuedAt.getTime() + client.clockOffsetMs()) / 1000) - CLOCK_TOLERANCE_S;
-  const tasks = await listTasks(client, vm.node, { since, vmid: vm.vmid, signal: context.signal });
+  // It may have moved since: the task is in the list of the node where it was.
+  const { node: before } = recordOf(context, vm.vmid);
+  const nodes = new Set([vm.node, ...(typeof before === "string" ? [before] : [])]);
+  const lists = [...nodes].map((node) =>
+    listTasks(client, node, { since, vmid: vm.vmid, signal: context.signal }),
+  );
+  const tasks = (await Promise.all(lists)).flat();
   const begun = tasks
     .filter((task) => types.includes(task.type))
     .toSorted((a, b) => a.starttime - b.starttime);
