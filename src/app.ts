@@ -31,7 +31,7 @@ import type { Entrance } from "./core/request.ts";
 import { dropOldRows } from "./core/retention.ts";
 import { createSecretBox, dropExpiredSecrets } from "./core/secrets/box.ts";
 import { checkKeyIds, loadMasterKey } from "./core/secrets/master-key.ts";
-import { deleteDue } from "./core/servers/leave.ts";
+import { deleteDue } from "./core/servers/deletion.ts";
 import { scheduleSync } from "./core/sync/schedule.ts";
 import { type Database, openDatabase, vacuum } from "./database/client.ts";
 import { DatabaseSetupError, isUnavailable, sqlState } from "./database/errors.ts";

@@ -122,11 +122,11 @@ export interface RemoteNetwork {
   isShared: boolean;
 }
 
+export const Size = z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() });
+export type Size = z.infer<typeof Size>;
+
 /** What is sold, resolved against one cloud's catalogue in the database. */
-export const TargetSize = z.object({
-  vcpus: z.number(),
-  memoryMib: z.number(),
-  diskGib: z.number(),
+export const TargetSize = Size.extend({
   /** OpenStack: the flavor's id. PVE applies the sizes directly. */
   flavorId: z.string().optional(),
 });
@@ -157,6 +157,10 @@ export const ProvisionOrder = z.object({
   start: z.boolean().optional(),
 });
 export type ProvisionOrder = z.infer<typeof ProvisionOrder>;
+
+/** As options of the command are called. */
+export const buildOptions = ["node", "key", "sockets", "storage", "clone", "ip", "gateway", "start"] as const;
+export type BuildOption = (typeof buildOptions)[number];
 
 export const ResizeOrder = z.object({
   externalId: z.string(),
@@ -257,6 +261,10 @@ export interface Cloud {
 
   /** Sizes come from a catalogue of flavors (OpenStack), or apply directly (PVE). */
   readonly usesFlavors: boolean;
+  /** It is made of nodes, one of which can be worked on alone. */
+  readonly hasNodes?: true;
+  /** What a build may say beyond what every cloud takes; nothing when absent. */
+  readonly buildOptions?: readonly BuildOption[];
 
   /** The definitions of all steps of this cloud; a name, once released, keeps its meaning. */
   readonly steps: readonly StepDefinition[];

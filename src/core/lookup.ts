@@ -6,7 +6,7 @@ import type { Queryable } from "../database/client.ts";
 import { ownOperations, ownRows, type Principal, tenantOf } from "./access.ts";
 import type { LookupKind } from "./action.ts";
 import { liveStates } from "./operations/state.ts";
-import { describeMoment } from "./servers/snapshots.ts";
+import { minuteOf } from "./time.ts";
 
 export interface LookupQuery {
   kind: LookupKind;
@@ -118,7 +118,7 @@ const finders: Record<LookupKind, (database: Queryable, search: Search) => Promi
     );
     const choices = new Map<string, Choice>();
     for (const { name, server, takenAt } of rows) {
-      const taken = takenAt === null ? [] : [describeMoment(takenAt)];
+      const taken = takenAt === null ? [] : [minuteOf(takenAt)];
       // Several servers may each have one of that name; a list may name a value only once.
       const label = choices.has(name)
         ? `${name}, of several servers`

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type ActionContext, type ChangePlan, defineOperation, type Option } from "../action.ts";
-import type { Cloud, ProvisionOrder } from "../cloud.ts";
+import { buildOptions, type Cloud, type ProvisionOrder } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { shortened } from "../option-values.ts";
@@ -272,15 +272,12 @@ function chooseCloud({ engine }: ActionContext, typed: string | undefined): Clou
 }
 
 function requirePlayable(cloud: Cloud, input: BuildInput): void {
-  if (cloud.provider === "pve") return;
-  for (const option of ["node", "key", "sockets", "storage", "clone", "ip", "gateway"] as const) {
-    if (input[option] !== undefined) throw takesNo(cloud, option);
+  // Starting it is what every cloud does.
+  const asked = { ...input, start: input.start === false ? false : undefined };
+  for (const option of buildOptions) {
+    if (asked[option] === undefined || cloud.buildOptions?.includes(option) === true) continue;
+    throw new ServiceError("unsupported", `${cloud.name} takes no ${option}: leave it out.`, {
+      facts: { option },
+    });
   }
-  if (input.start === false) throw takesNo(cloud, "start");
-}
-
-function takesNo(cloud: Cloud, option: string): ServiceError {
-  return new ServiceError("unsupported", `${cloud.name} takes no ${option}: leave it out.`, {
-    facts: { option },
-  });
 }

@@ -139,7 +139,7 @@ interface Place {
 
 async function begin(context: Context, input: Input): Promise<ImmediateResult> {
   const { database: tx, principal } = context;
-  const place = await placeFor(tx, input);
+  const place = await placeFor(context, input);
   const earlier = await openAt(tx, place);
   const message = input.message ?? earlier?.message ?? defaultMessage;
   if (earlier !== null && earlier.message === message) {
@@ -174,7 +174,7 @@ async function begin(context: Context, input: Input): Promise<ImmediateResult> {
 
 async function end(context: Context, input: Input): Promise<ImmediateResult> {
   const { database: tx } = context;
-  const place = await placeFor(tx, input);
+  const place = await placeFor(context, input);
   const earlier = await openAt(tx, place);
   if (earlier === null) {
     const open = (await openMaintenances(tx)).map(placeOf);
@@ -214,9 +214,9 @@ async function tell(
   });
 }
 
-async function placeFor(database: Queryable, input: Input): Promise<Place> {
-  const clouds = await database.sql<{ id: string; name: string; provider: Provider }>(
-    `SELECT id, name, provider FROM clouds WHERE retired_at IS NULL ORDER BY name`,
+async function placeFor({ database, engine }: Context, input: Input): Promise<Place> {
+  const clouds = await database.sql<{ id: string; name: string }>(
+    `SELECT id, name FROM clouds WHERE retired_at IS NULL ORDER BY name`,
   );
   const names = clouds.map(({ name }) => name);
   const found = clouds.find(({ name }) => name.toLowerCase() === input.cloud.toLowerCase());
@@ -230,7 +230,7 @@ async function placeFor(database: Queryable, input: Input): Promise<Place> {
   }
   const place = { cloudId: found.id, cloud: found.name };
   if (input.node === undefined) return { ...place, node: null, isKnown: true };
-  if (found.provider !== "pve") {
+  if (engine.clouds.get(found.name).hasNodes !== true) {
     throw new ServiceError("unsupported", `${found.name} has no nodes that we know of: leave node out.`, {
       facts: { option: "node" },
     });

@@ -4,8 +4,8 @@ import { type Cloud, type Clouds, type ServerState, serverStates } from "../clou
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import type { PlannedStep } from "../operations/step.ts";
-import { allowedIn, minuteOf, powerTable, requireState, requireUnprotected } from "../servers/allowed.ts";
-import { findServer, type ServerRow } from "../servers/find.ts";
+import { allowedIn, powerTable, requireState, requireUnprotected } from "../servers/allowed.ts";
+import { changeOf, named } from "../servers/change.ts";
 import {
   checkDueStep,
   describeGrace,
@@ -13,7 +13,9 @@ import {
   planSchedule,
   Scheduled,
   scheduleStep,
-} from "../servers/leave.ts";
+} from "../servers/deletion.ts";
+import { findServer, type ServerRow } from "../servers/find.ts";
+import { minuteOf } from "../time.ts";
 import { serverOption } from "./options.ts";
 
 const DeleteInput = z.object({
@@ -140,21 +142,17 @@ async function planDelete(context: ActionContext, input: DeleteInput): Promise<C
     );
   }
   const graceMs = await graceOf(context, server, input.now ?? false);
-  const of = server.customerName === null ? "" : ` of ${server.customerName}`;
+  const change = changeOf(server, "Delete");
   const grace = graceMs === null ? null : describeGrace(graceMs);
   const lost = "the server and everything on its disk are gone for good.";
   return {
-    title: `Delete ${server.name}${of}${grace === null ? "" : ` in ${grace}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...change,
+    title: grace === null ? change.title : `${change.title} in ${grace}`,
     before: { server: server.publicId, name: server.name },
     after: grace === null ? {} : { deletion: grace },
     downtime: grace === null || server.state !== "active" ? null : "It is switched off now.",
     irreversible: [grace === null ? `T${lost.slice(1)}` : `In ${grace} ${lost}`],
     notes: notesOf(cloud, { backups, grace }),
-    dataAsOf: server.syncedAt,
     details: {
       externalId: server.externalId,
       publicId: server.publicId,
@@ -178,7 +176,7 @@ async function graceOf(context: ActionContext, server: ServerRow, now: boolean):
   if (rows[0]?.past === true) return null;
   throw new ServiceError(
     "nothing_to_change",
-    `${server.name} (${server.publicId}) is going to be deleted at ${minuteOf(server.deleteAt)} already. /server undelete ${server.publicId} brings it back; now:yes deletes it at once.`,
+    `${named(server)} is going to be deleted at ${minuteOf(server.deleteAt)} already. /server undelete ${server.publicId} brings it back; now:yes deletes it at once.`,
   );
 }
 

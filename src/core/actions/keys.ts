@@ -1,10 +1,11 @@
 import { z } from "zod";
 import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
-import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import { allowedIn, requireState } from "../servers/allowed.ts";
+import { changeOf, externalIdOf, named } from "../servers/change.ts";
 import { findServer } from "../servers/find.ts";
 import { fingerprintOf, PublicKeys, publicKeysOf } from "../servers/keys.ts";
+import { requireProcedure } from "../servers/procedure.ts";
 import { serverOption } from "./options.ts";
 
 const KeysInput = z.object({ server: z.string(), keys: PublicKeys });
@@ -41,7 +42,7 @@ export const serverKeys = defineOperation<KeysInput>({
     const cloud = clouds.get(plan.cloud ?? "");
     return [
       preflightServer({ externalId, states: [...allowedIn.atNextBoot] }),
-      ...(cloud.keys?.({ externalId, sshKeys }) ?? []),
+      ...requireProcedure(cloud, "keys", onlyWhenMade("this server"))({ externalId, sshKeys }),
     ];
   },
   onEnd(end, { plan, output }) {
@@ -56,31 +57,23 @@ export const serverKeys = defineOperation<KeysInput>({
   },
 });
 
+function onlyWhenMade(server: string): string {
+  return `The cloud of ${server} takes keys only when a server is made. Add them inside it, to ~/.ssh/authorized_keys.`;
+}
+
 async function planKeys(context: ActionContext, input: KeysInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
-  if (context.engine.clouds.get(server.cloudName).keys === undefined) {
-    throw new ServiceError(
-      "unsupported",
-      `The cloud of ${server.name} (${server.publicId}) takes keys only when a server is made. Add them inside it, to ~/.ssh/authorized_keys.`,
-    );
-  }
+  requireProcedure(context.engine.clouds.get(server.cloudName), "keys", onlyWhenMade(named(server)));
   requireState(server, "given other keys", allowedIn.atNextBoot);
   const sshKeys = publicKeysOf(input.keys);
   return {
-    title: `SSH keys of ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...changeOf(server, "SSH keys of"),
     before: {},
     // A fingerprint names a key to whoever has it, and tells others nothing.
     after: { keys: sshKeys.map(fingerprintOf) },
-    downtime: null,
-    irreversible: [],
     notes: [`They count from its next boot on. ${STAYS}`],
-    dataAsOf: server.syncedAt,
     details: {
-      externalId: server.externalId ?? "",
+      externalId: externalIdOf(server),
       publicId: server.publicId,
       sshKeys,
     } satisfies Details,

@@ -3,10 +3,10 @@ import { ownOperations, type Principal, tenantOf } from "../access.ts";
 import { defineRead } from "../action.ts";
 import { serverStates } from "../cloud.ts";
 import { findCustomer } from "../people/find.ts";
-import { minuteOf } from "../servers/allowed.ts";
 import { findServer, listServers, type ServerRow } from "../servers/find.ts";
 import { bannersFor, viewerOf } from "../servers/maintenance.ts";
 import { describeMemory } from "../servers/size.ts";
+import { minuteOf } from "../time.ts";
 import { customerOption, serverOption } from "./options.ts";
 
 const ListInput = z.object({

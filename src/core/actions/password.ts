@@ -1,11 +1,11 @@
 import { z } from "zod";
-import type { Transaction } from "../../database/client.ts";
 import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
 import { serverStates } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
-import { generatePassword } from "../secrets/password.ts";
+import { storeNewPassword } from "../secrets/password.ts";
 import { allowedIn, requireState } from "../servers/allowed.ts";
+import { changeOf, externalIdOf, named } from "../servers/change.ts";
 import { findServer } from "../servers/find.ts";
 import { serverOption } from "./options.ts";
 
@@ -32,7 +32,7 @@ export const serverPassword = defineOperation<PasswordInput>({
   input: PasswordInput,
   options: [serverOption],
   plan: planPassword,
-  prepare,
+  prepare: (context, plan) => storeNewPassword(context, `server:${plan.serverId}`),
   steps(plan, clouds) {
     const { externalId, secretId, states } = detailsOf(plan);
     return [
@@ -74,38 +74,19 @@ async function planPassword(context: ActionContext, input: PasswordInput): Promi
   if (server.hasAgent === false && !atBoot) {
     throw new ServiceError(
       "unsupported",
-      `${server.name} (${server.publicId}) has no guest agent, so its password cannot be set while it runs. Log in with its key or first password, or rebuild it.`,
+      `${named(server)} has no guest agent, so its password cannot be set while it runs. Log in with its key or first password, or rebuild it.`,
     );
   }
   return {
-    title: `New password for ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...changeOf(server, "New password for"),
     before: {},
     after: { password: "a new one, generated" },
-    downtime: null,
     irreversible: ["The old password stops working."],
-    notes: [],
-    dataAsOf: server.syncedAt,
     details: {
-      externalId: server.externalId ?? "",
+      externalId: externalIdOf(server),
       name: server.name,
       publicId: server.publicId,
       states: [...states],
     },
   };
-}
-
-/** Stored before the call: after a lost answer the same password is set again, and never a second one. */
-async function prepare(context: ActionContext & { database: Transaction }, plan: ChangePlan) {
-  const { engine, database: tx } = context;
-  const secretId = await engine.secrets.store(tx, {
-    kind: "root_password",
-    field: `server:${plan.serverId}:password`,
-    plaintext: generatePassword(),
-    lifetimeMs: engine.policies.secretLifetimeMs,
-  });
-  return { details: { secretId } };
 }

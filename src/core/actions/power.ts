@@ -3,7 +3,8 @@ import { type ActionContext, type ChangePlan, defineOperation } from "../action.
 import { type PowerVerb, powerVerbs } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
-import { powerTable, requireState } from "../servers/allowed.ts";
+import { powerTable, requireNotSuspended, requireState } from "../servers/allowed.ts";
+import { changeOf, externalIdOf, named } from "../servers/change.ts";
 import { findServer } from "../servers/find.ts";
 import { serverOption } from "./options.ts";
 
@@ -78,7 +79,6 @@ async function planPower(context: ActionContext, input: PowerInput): Promise<Cha
   const cloud = context.engine.clouds.get(server.cloudName);
   const verb = input.action;
   const { from, to, already } = powerTable[verb];
-  const name = `${server.name} (${server.publicId})`;
   if (!cloud.powerVerbs.includes(verb)) {
     throw new ServiceError(
       "unsupported",
@@ -88,22 +88,13 @@ async function planPower(context: ActionContext, input: PowerInput): Promise<Cha
       },
     );
   }
-  if (server.suspendedAt !== null && to === "active") {
-    throw new ServiceError(
-      "wrong_state",
-      `${name} is suspended by billing, so it cannot be ${pastOf[verb]}.`,
-    );
-  }
+  if (to === "active") requireNotSuspended(server, pastOf[verb]);
   if (server.state === to && !from.includes(server.state)) {
-    throw new ServiceError("nothing_to_change", `Nothing to change: ${name} ${already}.`);
+    throw new ServiceError("nothing_to_change", `Nothing to change: ${named(server)} ${already}.`);
   }
   requireState(server, pastOf[verb], from);
   return {
-    title: `${helpOf[verb].replace(/ \(.*/, "")} ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...changeOf(server, helpOf[verb].replace(/ \(.*/, "")),
     before: { power: server.state },
     // Until the rescue is left, it boots from there.
     after: { power: to === "active" && server.state === "rescue" ? "rescue" : to },
@@ -111,9 +102,6 @@ async function planPower(context: ActionContext, input: PowerInput): Promise<Cha
       to === "active" && ["active", "rescue"].includes(server.state)
         ? "The server is away while it restarts."
         : null,
-    irreversible: [],
-    notes: [],
-    dataAsOf: server.syncedAt,
-    details: { order: { externalId: server.externalId ?? "", verb } } satisfies Details,
+    details: { order: { externalId: externalIdOf(server), verb } } satisfies Details,
   };
 }

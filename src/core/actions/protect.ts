@@ -3,8 +3,9 @@ import { type ActionContext, type ChangePlan, defineOperation } from "../action.
 import { serverStates } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
-import { minuteOf } from "../servers/allowed.ts";
+import { changeOf, named } from "../servers/change.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
+import { minuteOf } from "../time.ts";
 import { serverOption } from "./options.ts";
 
 const ProtectInput = z.object({ server: z.string(), on: z.boolean().optional() });
@@ -56,7 +57,7 @@ export const serverProtect = defineOperation<ProtectInput>({
 async function planProtect(context: ActionContext, input: ProtectInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
   const on = input.on ?? true;
-  const name = `${server.name} (${server.publicId})`;
+  const name = named(server);
   if (server.externalId === null) {
     throw new ServiceError("wrong_state", `${name} is not built yet, so it cannot be protected.`, {
       facts: { serverId: server.id, state: server.state },
@@ -66,21 +67,13 @@ async function planProtect(context: ActionContext, input: ProtectInput): Promise
     const already = on ? "is protected already" : "is not protected";
     throw new ServiceError("nothing_to_change", `Nothing to change: ${name} ${already}.`);
   }
-  const of = server.customerName === null ? "" : ` of ${server.customerName}`;
+  const change = changeOf(server, on ? "Protect" : "Lift the protection of");
   return {
-    title: on
-      ? `Protect ${server.name}${of} against deletion`
-      : `Lift the protection of ${server.name}${of} against deletion`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...change,
+    title: `${change.title} against deletion`,
     before: { protected: server.deleteProtected },
     after: { protected: on },
-    downtime: null,
-    irreversible: [],
     notes: notesOf(server, on),
-    dataAsOf: server.syncedAt,
     details: { externalId: server.externalId, on } satisfies z.infer<typeof Details>,
   };
 }

@@ -1,15 +1,17 @@
 import { z } from "zod";
-import type { Transaction } from "../../database/client.ts";
 import { type ActionContext, type ChangePlan, defineOperation, type OperationAction } from "../action.ts";
 import { type Clouds, RebuildOrder } from "../cloud.ts";
 import { isServiceError, ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
-import { generatePassword } from "../secrets/password.ts";
-import { allowedIn, requireState, requireUnprotected } from "../servers/allowed.ts";
+import { storeNewPassword } from "../secrets/password.ts";
+import { allowedIn, requireNotSuspended, requireState, requireUnprotected } from "../servers/allowed.ts";
 import { findImage, type ImageRow } from "../servers/catalogue.ts";
+import { changeOf, externalIdOf, named } from "../servers/change.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
 import { PublicKeys, publicKeysOf } from "../servers/keys.ts";
 import { requireRoomFor } from "../servers/order.ts";
+import { requireProcedure } from "../servers/procedure.ts";
+import { sizesOf } from "../servers/size.ts";
 import { imageOption, serverOption } from "./options.ts";
 
 const ReinstallInput = z.object({
@@ -57,7 +59,7 @@ const common = {
   stepUp: true,
   specVersion: 1,
   during: "rebuilding",
-  prepare,
+  prepare: (context, plan) => storeNewPassword(context, `server:${plan.serverId}`),
   steps,
   onEnd,
 } as const satisfies Partial<OperationAction>;
@@ -94,24 +96,21 @@ async function findRebuildable(
   verb: string,
 ): Promise<ServerRow> {
   const server = await findServer(context.database, context.principal, input.server);
-  const name = `${server.name} (${server.publicId})`;
-  if (context.engine.clouds.get(server.cloudName).rebuild === undefined) {
-    throw new ServiceError(
-      "unsupported",
-      `${name} cannot be ${verb}: its cloud has no such thing here yet. Order a new server and delete this one.`,
-    );
-  }
+  const cloud = context.engine.clouds.get(server.cloudName);
+  requireProcedure(cloud, "rebuild", noSuchThing(named(server), verb));
   requireState(server, verb, allowedIn.rebuild);
   requireUnprotected(server, verb);
   // It runs afterwards.
-  if (server.suspendedAt !== null) {
-    throw new ServiceError("wrong_state", `${name} is suspended by billing, so it cannot be ${verb}.`);
-  }
+  requireNotSuspended(server, verb);
   return server;
 }
 
+function noSuchThing(server: string, verb: string): string {
+  return `${server} cannot be ${verb}: its cloud has no such thing here yet. Order a new server and delete this one.`;
+}
+
 async function presentImage({ database }: ActionContext, server: ServerRow): Promise<ImageRow> {
-  const name = `${server.name} (${server.publicId})`;
+  const name = named(server);
   const advice = `Choose one: /server rebuild ${server.publicId} image:…`;
   if (server.imageName === null) {
     throw new ServiceError("wrong_state", `It is not known which image ${name} was made from. ${advice}`);
@@ -130,11 +129,11 @@ function planOf(
   image: ImageRow,
   { verb, input }: { verb: string; input: ReinstallInput },
 ): ChangePlan {
-  const size = { vcpus: server.vcpus, memoryMib: server.memoryMib, diskGib: server.diskGib };
+  const size = sizesOf(server);
   requireRoomFor(image, size, { name: "image", what: server.name });
   const inPlace = input.inPlace ?? false;
   const order: RebuildOrder = {
-    externalId: server.externalId ?? "",
+    externalId: externalIdOf(server),
     name: server.name,
     size,
     imageId: image.externalId,
@@ -144,11 +143,7 @@ function planOf(
     inPlace,
   };
   return {
-    title: `${verb} ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...changeOf(server, verb),
     before: { image: server.imageName },
     after: { image: image.name, password: "a new one, generated" },
     downtime: inPlace
@@ -161,31 +156,18 @@ function planOf(
         : "The new system is built beside the old one, which is deleted only when the new one runs.",
       "Its name, size and addresses stay. The new password can be shown once at the end.",
     ],
-    dataAsOf: server.syncedAt,
     details: { order, imageName: image.name, hasAgent: image.hasAgent },
   };
-}
-
-/** Stored before the first call: after a lost answer the same password is set again, and never a second one. */
-async function prepare(context: ActionContext & { database: Transaction }, plan: ChangePlan) {
-  const { engine, database: tx } = context;
-  const secretId = await engine.secrets.store(tx, {
-    kind: "root_password",
-    field: `server:${plan.serverId}:password`,
-    plaintext: generatePassword(),
-    lifetimeMs: engine.policies.secretLifetimeMs,
-  });
-  return { details: { secretId } };
 }
 
 function steps(plan: ChangePlan, clouds: Clouds) {
   const { order, secretId } = Details.parse(plan.details);
   const cloud = clouds.get(plan.cloud ?? "");
-  if (cloud.rebuild === undefined) throw new Error(`${cloud.name} cannot rebuild, and it was planned`);
+  const rebuild = requireProcedure(cloud, "rebuild", noSuchThing("This server", "rebuilt"));
   const { externalId, size } = order;
   return [
     preflightServer({ externalId, states: [...allowedIn.rebuild], size }),
-    ...cloud.rebuild({ ...order, passwordSecretId: secretId }),
+    ...rebuild({ ...order, passwordSecretId: secretId }),
   ];
 }
 

@@ -1,11 +1,12 @@
 /** Booting a server from rescue media, and from its own disk again. */
 import { z } from "zod";
 import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
-import type { RescueProcedures } from "../cloud.ts";
-import { ServiceError } from "../errors.ts";
+import type { Cloud } from "../cloud.ts";
 import { preflightServer } from "../operations/preflight.ts";
-import { allowedIn, requireState } from "../servers/allowed.ts";
-import { findServer, type ServerRow } from "../servers/find.ts";
+import { allowedIn, requireNotSuspended, requireState } from "../servers/allowed.ts";
+import { changeOf, externalIdOf } from "../servers/change.ts";
+import { findServer } from "../servers/find.ts";
+import { requireProcedure } from "../servers/procedure.ts";
 import { serverOption } from "./options.ts";
 
 const RescueInput = z.object({ server: z.string(), media: z.string().max(200).optional() });
@@ -58,20 +59,19 @@ export const serverRescue = defineOperation<RescueInput>({
   },
 });
 
-function proceduresOf(cloud: { rescue?: RescueProcedures }): RescueProcedures {
-  if (cloud.rescue !== undefined) return cloud.rescue;
-  throw new ServiceError("unsupported", "This server's cloud has no rescue system that we can start.");
+function proceduresOf(cloud: Cloud) {
+  return requireProcedure(cloud, "rescue", "This server's cloud has no rescue system that we can start.");
 }
 
 async function planRescue(context: ActionContext, input: RescueInput): Promise<ChangePlan> {
   const { server, procedures } = await serverFor(context, input.server);
   requireState(server, "started into a rescue system", allowedIn.rescue);
   const media = input.media === undefined ? {} : { media: input.media };
-  const order = { externalId: server.externalId ?? "", ...media };
+  const order = { externalId: externalIdOf(server), ...media };
   // Refuses here what the cloud has no media for.
   procedures.enter(order);
   return {
-    ...common(server, "Start the rescue system on"),
+    ...changeOf(server, "Start the rescue system on"),
     before: { power: server.state },
     after: { power: "rescue" },
     downtime:
@@ -84,23 +84,8 @@ async function planRescue(context: ActionContext, input: RescueInput): Promise<C
 async function serverFor({ database, principal, engine }: ActionContext, typed: string) {
   const server = await findServer(database, principal, typed);
   const procedures = proceduresOf(engine.clouds.get(server.cloudName));
-  if (server.suspendedAt === null) return { server, procedures };
-  throw new ServiceError(
-    "wrong_state",
-    `${server.name} (${server.publicId}) is suspended by billing, so it cannot be started.`,
-  );
-}
-
-function common(server: ServerRow, what: string) {
-  return {
-    title: `${what} ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
-    irreversible: [],
-    dataAsOf: server.syncedAt,
-  };
+  requireNotSuspended(server, "started");
+  return { server, procedures };
 }
 
 const UnrescueInput = z.object({ server: z.string() });
@@ -119,14 +104,13 @@ export const serverUnrescue = defineOperation<UnrescueInput>({
     const { server } = await serverFor(context, input.server);
     requireState(server, "taken out of a rescue", allowedIn.unrescue);
     return {
-      ...common(server, "Leave the rescue system on"),
+      ...changeOf(server, "Leave the rescue system on"),
       before: { power: server.state },
       after: { power: "active" },
       downtime: "The server restarts from its own disk.",
-      notes: [],
       details: {
         server: server.publicId,
-        order: { externalId: server.externalId ?? "" },
+        order: { externalId: externalIdOf(server) },
       } satisfies Details,
     };
   },

@@ -6,13 +6,14 @@ import {
   type EndEffects,
   type OperationAction,
 } from "../action.ts";
-import { type Cloud, ResizeOrder, type TargetSize } from "../cloud.ts";
+import { type Cloud, ResizeOrder, Size, type TargetSize } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import { allowedIn, requireState } from "../servers/allowed.ts";
+import { changeOf, externalIdOf, named } from "../servers/change.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
 import { requireEvenSockets, requireWithinLimits } from "../servers/limits.ts";
-import { describeMemory, describeSize, exactFlavor, findPlan, sizeOfPlan } from "../servers/size.ts";
+import { describeMemory, describeSize, exactFlavor, findPlan, sizeOfPlan, sizesOf } from "../servers/size.ts";
 import { planOption, serverOption } from "./options.ts";
 
 const ResizeInput = z
@@ -49,7 +50,7 @@ type Details = z.infer<typeof Details>;
 /** What the steps of a cloud that does it in parts have told. */
 const Parts = z.object({
   /** What it has, by the last look. */
-  size: z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() }).optional(),
+  size: Size.optional(),
   disk: z.enum(["grown", "same"]).optional(),
   /** A new one may wait for a stop and start. */
   cpuAndMemory: z.enum(["now", "at_restart"]).optional(),
@@ -159,10 +160,6 @@ function whatIsDone({ before, after }: ResizeOrder, parts: z.infer<typeof Parts>
   return told.join(" ");
 }
 
-function sizesOf(size: TargetSize) {
-  return { vcpus: size.vcpus, memoryMib: size.memoryMib, diskGib: size.diskGib };
-}
-
 async function planResize(context: ActionContext, input: ResizeInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
   const cloud = context.engine.clouds.get(server.cloudName);
@@ -173,7 +170,7 @@ async function planResize(context: ActionContext, input: ResizeInput): Promise<C
   requireEvenSockets(size.vcpus, input.sockets);
   const before = sizesOf(server);
   const order: ResizeOrder = {
-    externalId: server.externalId ?? "",
+    externalId: externalIdOf(server),
     before,
     after: size,
     ...(input.sockets === undefined ? {} : { sockets: input.sockets }),
@@ -188,11 +185,7 @@ async function planResize(context: ActionContext, input: ResizeInput): Promise<C
     size.diskGib !== before.diskGib;
   const restarts = !inParts || !(diskAlone || server.state === "stopped" || input.restart === "later");
   return {
-    title: `Resize ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...changeOf(server, "Resize"),
     before: { ...(planCode === null ? {} : { plan: server.planCode }), ...before },
     after: { ...planChange, ...sizesOf(size) },
     downtime: restarts ? "The server restarts once, usually for less than a minute." : null,
@@ -240,7 +233,7 @@ async function target(context: ActionContext, cloud: Cloud, server: ServerRow, i
 }
 
 function refuseNonsense(server: ServerRow, size: TargetSize, { sockets }: ResizeInput): void {
-  const name = `${server.name} (${server.publicId})`;
+  const name = named(server);
   if (size.diskGib < server.diskGib) {
     throw new ServiceError(
       "invalid_input",

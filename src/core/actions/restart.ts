@@ -1,10 +1,12 @@
 import { z } from "zod";
 import { type ActionContext, type ChangePlan, defineOperation } from "../action.ts";
-import { ServiceError } from "../errors.ts";
+import { Size } from "../cloud.ts";
 import { preflightServer } from "../operations/preflight.ts";
-import { allowedIn, requireState } from "../servers/allowed.ts";
+import { allowedIn, requireNotSuspended, requireState } from "../servers/allowed.ts";
+import { changeOf, externalIdOf, named } from "../servers/change.ts";
 import { findServer } from "../servers/find.ts";
-import { describeSize, findPlan, type PlanRow } from "../servers/size.ts";
+import { requireProcedure } from "../servers/procedure.ts";
+import { describeSize, findPlan, type PlanRow, sizesOf } from "../servers/size.ts";
 import { serverOption } from "./options.ts";
 
 const RestartInput = z.object({
@@ -14,7 +16,6 @@ const RestartInput = z.object({
 });
 type RestartInput = z.infer<typeof RestartInput>;
 
-const Size = z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() });
 const Details = z.object({
   externalId: z.string(),
   plan: Size.extend({ code: z.string() }).nullable(),
@@ -37,7 +38,7 @@ export const serverRestart = defineOperation<RestartInput>({
     const cloud = clouds.get(plan.cloud ?? "");
     return [
       preflightServer({ externalId, states: [...allowedIn.restart] }),
-      ...(cloud.restart?.({ externalId }) ?? []),
+      ...requireProcedure(cloud, "restart", nothingWaits("this server"))({ externalId }),
     ];
   },
   onEnd(end, { plan, output }) {
@@ -53,46 +54,35 @@ export const serverRestart = defineOperation<RestartInput>({
   },
 });
 
-function hasSize(plan: z.infer<typeof Size>, size: z.infer<typeof Size>): boolean {
+function hasSize(plan: Size, size: Size): boolean {
   return plan.vcpus === size.vcpus && plan.memoryMib === size.memoryMib && plan.diskGib <= size.diskGib;
+}
+
+function nothingWaits(server: string): string {
+  return `Nothing waits for a stop and start on the cloud of ${server}. Use /server power with action:reboot.`;
 }
 
 async function planRestart(context: ActionContext, input: RestartInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
-  const name = `${server.name} (${server.publicId})`;
-  if (context.engine.clouds.get(server.cloudName).restart === undefined) {
-    throw new ServiceError(
-      "unsupported",
-      `Nothing waits for a stop and start on the cloud of ${name}. Use /server power with action:reboot.`,
-    );
-  }
-  if (server.suspendedAt !== null) {
-    throw new ServiceError("wrong_state", `${name} is suspended by billing, so it cannot be restarted.`);
-  }
+  requireProcedure(context.engine.clouds.get(server.cloudName), "restart", nothingWaits(named(server)));
+  requireNotSuspended(server, "restarted");
   requireState(server, "restarted", allowedIn.restart);
   const sold = input.planCode === undefined ? null : await findPlan(context.database, input.planCode);
   return {
-    title: `Stop and start ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...changeOf(server, "Stop and start"),
     before: { power: server.state },
     after: { power: "active" },
     downtime:
       server.state === "stopped"
         ? null
         : "The server is away while it stops and starts. A guest that does not shut down in a minute has its power cut.",
-    irreversible: [],
-    notes: [],
-    dataAsOf: server.syncedAt,
     details: {
-      externalId: server.externalId ?? "",
+      externalId: externalIdOf(server),
       plan: sold === null ? null : sizeOf(sold),
     } satisfies Details,
   };
 }
 
-function sizeOf({ code, vcpus, memoryMib, diskGib }: PlanRow) {
-  return { code, vcpus, memoryMib, diskGib };
+function sizeOf(sold: PlanRow) {
+  return { code: sold.code, ...sizesOf(sold) };
 }

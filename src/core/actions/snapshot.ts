@@ -2,13 +2,16 @@
 import { z } from "zod";
 import type { Queryable } from "../../database/client.ts";
 import { type ActionContext, type ChangePlan, defineOperation, defineRead } from "../action.ts";
-import type { SnapshotProcedures } from "../cloud.ts";
+import { type Cloud, Size } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
-import { allowedIn, requireState } from "../servers/allowed.ts";
+import { allowedIn, requireNotSuspended, requireState } from "../servers/allowed.ts";
+import { changeOf, externalIdOf, named } from "../servers/change.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
-import { describeSize } from "../servers/size.ts";
-import { describeMoment, findSnapshot, listSnapshots, type SnapshotRow } from "../servers/snapshots.ts";
+import { requireProcedure } from "../servers/procedure.ts";
+import { describeSize, sizesOf } from "../servers/size.ts";
+import { findSnapshot, listSnapshots, type SnapshotRow } from "../servers/snapshots.ts";
+import { minuteOf } from "../time.ts";
 import { serverOption, snapshotOption } from "./options.ts";
 
 /** What PVE takes (pve-configid), which is the strictest; these two mean something else there. */
@@ -92,9 +95,8 @@ export const snapshotCreate = defineOperation<CreateInput>({
   },
 });
 
-function proceduresOf(cloud: { snapshots?: SnapshotProcedures }): SnapshotProcedures {
-  if (cloud.snapshots !== undefined) return cloud.snapshots;
-  throw new ServiceError("unsupported", "This server's cloud has no snapshots that we can work with.");
+function proceduresOf(cloud: Cloud) {
+  return requireProcedure(cloud, "snapshots", "This server's cloud has no snapshots that we can work with.");
 }
 
 async function planCreate(context: ActionContext, input: CreateInput): Promise<ChangePlan> {
@@ -102,11 +104,10 @@ async function planCreate(context: ActionContext, input: CreateInput): Promise<C
   const server = await findServer(database, principal, input.server);
   proceduresOf(engine.clouds.get(server.cloudName));
   const withMemory = input.withMemory === true;
-  const title = `${server.name} (${server.publicId})`;
   if (withMemory && server.state === "stopped") {
     throw new ServiceError(
       "wrong_state",
-      `${title} is off, so there is no memory to keep. Leave memory: out, or start it first.`,
+      `${named(server)} is off, so there is no memory to keep. Leave memory: out, or start it first.`,
       { facts: { option: "memory", serverId: server.id, state: server.state } },
     );
   }
@@ -114,20 +115,23 @@ async function planCreate(context: ActionContext, input: CreateInput): Promise<C
   const rows = await listSnapshots(database, server.id);
   const name = input.name ?? (await freeName(database, rows));
   if (rows.some((row) => row.name === name)) {
-    throw new ServiceError("conflict", `${title} has a snapshot ${name} already. Choose another name.`, {
-      facts: { option: "name" },
-    });
+    throw new ServiceError(
+      "conflict",
+      `${named(server)} has a snapshot ${name} already. Choose another name.`,
+      {
+        facts: { option: "name" },
+      },
+    );
   }
   return {
-    ...common(server, `Take the snapshot ${name} of`),
+    ...changeOf(server, `Take the snapshot ${name} of`),
     before: {},
     after: { snapshot: name, memory: withMemory },
     downtime: withMemory ? "The server stands still while its memory is written." : null,
-    irreversible: [],
     notes: withMemory ? [] : ["The disk is kept as it is now; what is only in memory is not."],
     details: {
       order: {
-        externalId: server.externalId ?? "",
+        externalId: externalIdOf(server),
         name,
         description: input.description ?? "",
         withMemory,
@@ -145,17 +149,6 @@ async function freeName(database: Queryable, rows: readonly SnapshotRow[]): Prom
     const name = n === 1 ? base : `${base}-${n}`;
     if (!rows.some((one) => one.name === name)) return name;
   }
-}
-
-function common(server: ServerRow, what: string) {
-  return {
-    title: `${what} ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
-    dataAsOf: server.syncedAt,
-  };
 }
 
 const ListInput = z.object({ server: z.string() });
@@ -180,13 +173,13 @@ export const snapshotList = defineRead<ListInput>({
         columns: ["Snapshot", "Taken", "Memory", "Description"],
         rows: rows.map(({ name, takenAt, withMemory, description }) => [
           name,
-          takenAt === null ? "-" : describeMoment(takenAt),
+          takenAt === null ? "-" : minuteOf(takenAt),
           withMemory ? "yes" : "no",
           description || "-",
         ]),
         empty: "There are none. /snapshot create takes one.",
       },
-      footer: asOf === null ? "Not looked at in the cloud yet." : `As of ${describeMoment(asOf)}.`,
+      footer: asOf === null ? "Not looked at in the cloud yet." : `As of ${minuteOf(asOf)}.`,
     };
   },
 });
@@ -194,22 +187,23 @@ export const snapshotList = defineRead<ListInput>({
 const PickInput = z.object({ server: z.string(), snapshot: z.string() });
 type PickInput = z.infer<typeof PickInput>;
 
-const Size = z.object({ vcpus: z.number(), memoryMib: z.number(), diskGib: z.number() });
 const PickDetails = z.object({
   order: z.object({ externalId: z.string(), name: z.string(), takenAt: z.string().optional() }),
   /** Before it. */
   size: Size,
 });
 
-/** Also with which of that name: another one may have it by then. */
 async function picked({ database, principal, engine }: ActionContext, input: PickInput) {
   const server = await findServer(database, principal, input.server);
   proceduresOf(engine.clouds.get(server.cloudName));
   const snapshot = await findSnapshot(database, server, input.snapshot);
-  const taken = snapshot.takenAt === null ? {} : { takenAt: snapshot.takenAt.toISOString() };
-  const order = { externalId: server.externalId ?? "", name: snapshot.name, ...taken };
-  const size = { vcpus: server.vcpus, memoryMib: server.memoryMib, diskGib: server.diskGib };
-  return { server, snapshot, details: { order, size } satisfies z.infer<typeof PickDetails> };
+  return { server, snapshot };
+}
+
+/** Also with which of that name: another one may have it by then. */
+function detailsOf(server: ServerRow, { name, takenAt }: SnapshotRow): z.infer<typeof PickDetails> {
+  const taken = takenAt === null ? {} : { takenAt: takenAt.toISOString() };
+  return { order: { externalId: externalIdOf(server), name, ...taken }, size: sizesOf(server) };
 }
 
 export const snapshotRollback = defineOperation<PickInput>({
@@ -246,23 +240,17 @@ export const snapshotRollback = defineOperation<PickInput>({
 });
 
 async function planRollback(context: ActionContext, input: PickInput): Promise<ChangePlan> {
-  const { server, snapshot, details } = await picked(context, input);
-  const title = `${server.name} (${server.publicId})`;
-  if (server.suspendedAt !== null) {
-    throw new ServiceError(
-      "wrong_state",
-      `${title} is suspended by billing, so it cannot be taken back to a snapshot, which may start it.`,
-    );
-  }
+  const { server, snapshot } = await picked(context, input);
+  requireNotSuspended(server, "taken back to a snapshot, which may start it");
   requireState(server, "taken back to a snapshot", allowedIn.rollback);
   const { name, takenAt, withMemory } = snapshot;
-  const since = takenAt === null ? `the snapshot ${name} was taken` : describeMoment(takenAt);
+  const since = takenAt === null ? `the snapshot ${name} was taken` : minuteOf(takenAt);
   const runs = server.state !== "stopped";
   const restart = runs
     ? "It is switched off hard, taken back, and started again."
     : "It stays off, as it is now.";
   return {
-    ...common(server, `Go back to the snapshot ${name} on`),
+    ...changeOf(server, `Go back to the snapshot ${name} on`),
     before: { power: server.state },
     after: { snapshot: name, taken: takenAt?.toISOString() ?? null },
     downtime: withMemory || !runs ? null : "The server restarts.",
@@ -275,7 +263,7 @@ async function planRollback(context: ActionContext, input: PickInput): Promise<C
         : `The memory is not in the snapshot. ${restart}`,
       "Passwords and keys are those of that time again.",
     ],
-    details,
+    details: detailsOf(server, snapshot),
   };
 }
 
@@ -289,17 +277,15 @@ export const snapshotDelete = defineOperation<PickInput>({
   input: PickInput,
   options: [serverOption, snapshotOption],
   async plan(context, input): Promise<ChangePlan> {
-    const { server, snapshot, details } = await picked(context, input);
+    const { server, snapshot } = await picked(context, input);
     requireState(server, "freed of a snapshot", allowedIn.deleteSnapshot);
     const taken = snapshot.takenAt?.toISOString() ?? null;
     return {
-      ...common(server, `Delete the snapshot ${snapshot.name} of`),
+      ...changeOf(server, `Delete the snapshot ${snapshot.name} of`),
       before: { snapshot: snapshot.name, taken },
       after: {},
-      downtime: null,
       irreversible: [`There is no way back to ${snapshot.name} any more. The server itself stays as it is.`],
-      notes: [],
-      details,
+      details: detailsOf(server, snapshot),
     };
   },
   steps(plan, clouds) {

@@ -4,9 +4,10 @@ import { type ActionContext, type ChangePlan, defineOperation } from "../action.
 import { serverStates } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
-import { minuteOf } from "../servers/allowed.ts";
+import { changeOf, named } from "../servers/change.ts";
+import { Scheduled } from "../servers/deletion.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
-import { Scheduled } from "../servers/leave.ts";
+import { minuteOf } from "../time.ts";
 import { serverOption } from "./options.ts";
 
 const UndeleteInput = z.object({ server: z.string() });
@@ -48,24 +49,17 @@ export const serverUndelete = defineOperation<UndeleteInput>({
 
 async function planUndelete(context: ActionContext, input: UndeleteInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
-  const name = `${server.name} (${server.publicId})`;
+  const name = named(server);
   if (server.deleteAt === null || server.externalId === null) {
     throw new ServiceError("nothing_to_change", `Nothing to change: ${name} is not going to be deleted.`);
   }
   const start =
     server.state === "stopped" && server.suspendedAt === null && (await ranBefore(context.database, server));
   return {
-    title: `Bring back ${server.name}${server.customerName === null ? "" : ` of ${server.customerName}`}`,
-    serverId: server.id,
-    customerId: server.customerId,
-    cloud: server.cloudName,
-    lockKey: `server:${server.id}`,
+    ...changeOf(server, "Bring back"),
     before: { deletion: minuteOf(server.deleteAt) },
     after: { deletion: "none", ...(start ? { power: "active" } : {}) },
-    downtime: null,
-    irreversible: [],
     notes: [start ? "It was switched off for its deletion, so it is started." : `It stays ${server.state}.`],
-    dataAsOf: server.syncedAt,
     details: { externalId: server.externalId, start, state: server.state } satisfies z.infer<typeof Details>,
   };
 }

@@ -1,6 +1,8 @@
 /** Which state allows which change: one table for plans, preflight and help. */
 import { type PowerVerb, type ServerState, serverStates } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
+import { minuteOf } from "../time.ts";
+import { named } from "./change.ts";
 import type { ServerRow } from "./find.ts";
 
 // Nova refuses each of these in other states with 409 (api-ref "Run an action"); PVE is stricter nowhere.
@@ -40,11 +42,11 @@ export const powerTable: Record<
 };
 
 /** Throws `wrong_state` for one that waits for its deletion. Only that itself and its undoing may touch it until then. */
-export function requireNotLeaving(server: ServerRow, verb: string): void {
+function requireNotDueForDeletion(server: ServerRow, verb: string): void {
   if (server.deleteAt === null) return;
   throw new ServiceError(
     "wrong_state",
-    `${server.name} (${server.publicId}) is going to be deleted at ${minuteOf(server.deleteAt)}, so it cannot be ${verb}. Bring it back first: /server undelete ${server.publicId}.`,
+    `${named(server)} is going to be deleted at ${minuteOf(server.deleteAt)}, so it cannot be ${verb}. Bring it back first: /server undelete ${server.publicId}.`,
     { facts: { serverId: server.id, state: server.state } },
   );
 }
@@ -54,31 +56,30 @@ export function requireUnprotected(server: ServerRow, verb: string): void {
   if (!server.deleteProtected) return;
   throw new ServiceError(
     "wrong_state",
-    `${server.name} (${server.publicId}) is protected against deletion, so it cannot be ${verb}. Lift the protection first: /server protect ${server.publicId} on:no.`,
+    `${named(server)} is protected against deletion, so it cannot be ${verb}. Lift the protection first: /server protect ${server.publicId} on:no.`,
     { facts: { serverId: server.id, protected: true } },
   );
 }
 
-/** "2026-11-21 18:00 UTC" */
-export function minuteOf(time: Date): string {
-  return `${time.toISOString().slice(0, 16).replace("T", " ")} UTC`;
+/** Throws `wrong_state` for one that may not run. `verb`: "started", for what would start it. */
+export function requireNotSuspended(server: ServerRow, verb: string): void {
+  if (server.suspendedAt === null) return;
+  throw new ServiceError("wrong_state", `${named(server)} is suspended by billing, so it cannot be ${verb}.`);
 }
 
 /** Throws `wrong_state` with what the server is and when it would be possible. */
 export function requireState(server: ServerRow, verb: string, states: readonly ServerState[]): void {
-  if (verb !== "deleted") requireNotLeaving(server, verb);
+  if (verb !== "deleted") requireNotDueForDeletion(server, verb);
   if (server.externalId === null && verb !== "deleted") {
-    throw new ServiceError(
-      "wrong_state",
-      `${server.name} (${server.publicId}) is not built yet, so it cannot be ${verb}.`,
-      { facts: { serverId: server.id, state: server.state } },
-    );
+    throw new ServiceError("wrong_state", `${named(server)} is not built yet, so it cannot be ${verb}.`, {
+      facts: { serverId: server.id, state: server.state },
+    });
   }
   if (states.includes(server.state)) return;
   const when = states.length > 4 ? "" : ` It can when it is ${states.map(wordOf).join(" or ")}.`;
   throw new ServiceError(
     "wrong_state",
-    `${server.name} (${server.publicId}) is ${wordOf(server.state)}, so it cannot be ${verb} now.${when}`,
+    `${named(server)} is ${wordOf(server.state)}, so it cannot be ${verb} now.${when}`,
     { facts: { serverId: server.id, state: server.state } },
   );
 }

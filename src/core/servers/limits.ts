@@ -13,13 +13,13 @@ type Sized = "vcpus" | "memoryMib" | "diskGib";
 
 const endless = Number.MAX_SAFE_INTEGER;
 
-export const customerLimits: Record<Sized, Limit> = {
+const customerLimits: Record<Sized, Limit> = {
   vcpus: { option: "cpu", least: 1, most: 32, message: "CPU must be 1-32." },
   memoryMib: { option: "memory", least: 512, most: 1_048_576, message: "Memory must be 512 MiB-1 TiB." },
   diskGib: { option: "disk", least: 10, most: 10_240, message: "Disk must be 10 GiB-10 TiB." },
 };
 
-export const staffLimits: Record<Sized, Limit> = {
+const staffLimits: Record<Sized, Limit> = {
   vcpus: { option: "cpu", least: 1, most: 128, message: "CPU must be 1-128." },
   memoryMib: { option: "memory", least: 512, most: endless, message: "Memory must be at least 512 MiB." },
   diskGib: { option: "disk", least: 1, most: endless, message: "Disk must be at least 1 GiB." },

@@ -2,7 +2,7 @@
 import type { Queryable } from "../../database/client.ts";
 import type { Audience, Principal } from "../access.ts";
 import { ServiceError } from "../errors.ts";
-import { minuteOf } from "./allowed.ts";
+import { minuteOf } from "../time.ts";
 
 export interface OpenMaintenance {
   id: string;

@@ -9,7 +9,7 @@ import { ExistingOrder } from "../operations/enter.ts";
 import { preflightProvision } from "../operations/preflight.ts";
 import type { PlannedStep } from "../operations/step.ts";
 import type { Customer } from "../people/find.ts";
-import { generatePassword } from "../secrets/password.ts";
+import { storeNewPassword } from "../secrets/password.ts";
 import type { ImageRow } from "./catalogue.ts";
 
 // RFC 1123: it becomes the guest's host name, and both clouds refuse anything else there.
@@ -112,14 +112,9 @@ export async function answerExistingOrder(
 
 /** The quota is checked under the customer's row lock; the server's row and its password exist before the first call. */
 export async function prepareOrder(context: ActionContext & { database: Transaction }, plan: ChangePlan) {
-  const { database: tx, engine } = context;
+  const { database: tx } = context;
   await requireQuota(tx, plan);
-  const secretId = await engine.secrets.store(tx, {
-    kind: "root_password",
-    field: `operation:${plan.lockKey}:password`,
-    plaintext: generatePassword(),
-    lifetimeMs: engine.policies.secretLifetimeMs,
-  });
+  const { details } = await storeNewPassword(context, `operation:${plan.lockKey}`);
   const serverId = newId();
   const { order, planCode, imageName, hasAgent } = OrderDetails.parse(plan.details);
   await tx.sql(
@@ -141,7 +136,7 @@ export async function prepareOrder(context: ActionContext & { database: Transact
       hasAgent,
     ],
   );
-  return { serverId, details: { secretId } };
+  return { serverId, details };
 }
 
 async function requireQuota(tx: Queryable, plan: ChangePlan): Promise<void> {

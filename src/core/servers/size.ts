@@ -1,6 +1,6 @@
 /** From a plan, or sizes as typed, to what one cloud can make: from the catalogue in the database only. */
 import type { Queryable } from "../../database/client.ts";
-import type { Cloud, TargetSize } from "../cloud.ts";
+import type { Cloud, Size, TargetSize } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { shortened } from "../option-values.ts";
@@ -61,7 +61,7 @@ export async function sizeOfPlan(database: Queryable, cloud: Cloud, plan: PlanRo
   if (target === undefined) {
     throw new ServiceError("unsupported", `The plan ${plan.code} is not offered on this server's cloud.`);
   }
-  const wanted = { vcpus: plan.vcpus, memoryMib: plan.memoryMib, diskGib: plan.diskGib };
+  const wanted = sizesOf(plan);
   if (!cloud.usesFlavors) return { size: wanted, asOf: null };
   if (target.flavor === undefined) return exactFlavor(database, cloud, wanted);
   const flavors = await flavorsOf(database, cloud.name);
@@ -77,11 +77,7 @@ export async function sizeOfPlan(database: Queryable, cloud: Cloud, plan: PlanRo
 }
 
 /** The flavor with exactly these sizes. Throws `unsupported` with the nearest ones. */
-export async function exactFlavor(
-  database: Queryable,
-  cloud: Cloud,
-  wanted: { vcpus: number; memoryMib: number; diskGib: number },
-): Promise<ResolvedSize> {
+export async function exactFlavor(database: Queryable, cloud: Cloud, wanted: Size): Promise<ResolvedSize> {
   if (!cloud.usesFlavors) return { size: wanted, asOf: null };
   const flavors = await flavorsOf(database, cloud.name);
   const found = flavors.find(
@@ -99,15 +95,15 @@ export async function exactFlavor(
 }
 
 function sizeOf(flavor: FlavorRow): TargetSize {
-  return {
-    vcpus: flavor.vcpus,
-    memoryMib: flavor.memoryMib,
-    diskGib: flavor.diskGib,
-    flavorId: flavor.flavorId,
-  };
+  return { ...sizesOf(flavor), flavorId: flavor.flavorId };
 }
 
-export function describeSize(size: { vcpus: number; memoryMib: number; diskGib: number }): string {
+/** The sizes alone, of whatever has them. */
+export function sizesOf({ vcpus, memoryMib, diskGib }: Size): Size {
+  return { vcpus, memoryMib, diskGib };
+}
+
+export function describeSize(size: Size): string {
   return `${size.vcpus} vCPU, ${describeMemory(size.memoryMib)}, ${size.diskGib} GiB disk`;
 }
 

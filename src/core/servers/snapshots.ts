@@ -5,6 +5,7 @@ import type { RemoteSnapshot } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { shortened } from "../option-values.ts";
+import { named } from "./change.ts";
 import type { ServerRow } from "./find.ts";
 
 export interface SnapshotRow {
@@ -42,14 +43,9 @@ export async function findSnapshot(
     names.length === 0 ? "It has none that we know of." : `It has ${names.slice(0, 10).join(", ")}.`;
   throw new ServiceError(
     "not_found",
-    `${server.name} (${server.publicId}) has no snapshot "${shortened(typed)}". ${guess === undefined ? has : `Did you mean ${guess}?`}`,
+    `${named(server)} has no snapshot "${shortened(typed)}". ${guess === undefined ? has : `Did you mean ${guess}?`}`,
     { facts: { option: "snapshot" } },
   );
-}
-
-/** To the minute, as people read it. */
-export function describeMoment(moment: Date): string {
-  return `${moment.toISOString().slice(0, 16).replace("T", " ")} UTC`;
 }
 
 /** `snapshots` are all that the server has. */

@@ -1,5 +1,6 @@
 /** What only some clouds can do, asked of one that cannot: said in a sentence when it is planned. On PVE: test/clouds/pve. */
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { serverKeys } from "../../../src/core/actions/keys.ts";
 import { serverRestart } from "../../../src/core/actions/restart.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
@@ -49,6 +50,39 @@ it("nothing waits there for a stop and start, and keys are for a new server alon
     code: "unsupported",
     message: expect.stringMatching(/takes keys only when a server is made\. Add them inside it/u),
   });
+});
+
+it("steps are not empty, but refused, for a cloud that lost what the plan counted on", () => {
+  const { cloud, clouds } = world;
+  const plan = {
+    title: "",
+    serverId: null,
+    customerId: null,
+    cloud: cloud.name,
+    lockKey: "",
+    before: {},
+    after: {},
+    downtime: null,
+    irreversible: [],
+    notes: [],
+    dataAsOf: null,
+  };
+  const details = {
+    restart: { externalId: "1", plan: null },
+    keys: { externalId: "1", publicId: "srv-1", sshKeys: [] },
+  };
+  for (const [action, known] of [
+    [serverRestart, details.restart],
+    [serverKeys, details.keys],
+  ] as const) {
+    if (action.kind !== "operation") throw new Error("it is an operation");
+    expect(() => action.steps({ ...plan, details: known }, clouds)).toThrow(
+      expect.objectContaining({
+        code: "unsupported",
+        message: expect.stringContaining("cloud of this server"),
+      }),
+    );
+  }
 });
 
 it("a server that is off takes no password there", async () => {

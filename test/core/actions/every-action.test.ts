@@ -7,6 +7,7 @@ import type { Option } from "../../../src/core/action.ts";
 import { createRegistry } from "../../../src/core/actions/index.ts";
 import type { Cloud } from "../../../src/core/cloud.ts";
 import { isServiceError, ServiceError } from "../../../src/core/errors.ts";
+import { buttonTexts } from "../../../src/core/operations/card.ts";
 import type { Answer } from "../../../src/core/request.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { createPveWorld } from "../../clouds/pve/world.ts";
@@ -67,7 +68,16 @@ async function askEverything(world: CloudWorld): Promise<string[]> {
     if (problem !== null) wrong.push(`${sample.action}: ${problem}`);
     await settleAll(world);
   }
-  return wrong;
+  return [...wrong, ...(await buttonsWithoutText(world))];
+}
+
+/** A card leaves them out, so that nobody would miss them. */
+async function buttonsWithoutText({ database }: CloudWorld): Promise<string[]> {
+  const offered = await database.sql<{ action: string }>(`SELECT DISTINCT action FROM capabilities`);
+  if (offered.length === 0) return ["no card had a button"];
+  return offered
+    .filter(({ action }) => buttonTexts[action] === undefined)
+    .map(({ action }) => `${action}: has no text for its button`);
 }
 
 async function tryOptions(world: CloudWorld): Promise<string[]> {

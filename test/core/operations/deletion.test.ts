@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import type { Principal } from "../../../src/core/access.ts";
 import { renderCard } from "../../../src/core/operations/card.ts";
 import type { OperationRow } from "../../../src/core/operations/rows.ts";
-import { deleteDue } from "../../../src/core/servers/leave.ts";
+import { deleteDue } from "../../../src/core/servers/deletion.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { BUILD, createPveWorld, type PveWorld } from "../../clouds/pve/world.ts";
 import { clean, moveClock, testDatabase } from "../../support/database.ts";

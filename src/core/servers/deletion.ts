@@ -6,7 +6,7 @@ import { isServiceError, ServiceError } from "../errors.ts";
 import type { Engine } from "../operations/engine.ts";
 import { enterOperation } from "../operations/enter.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../operations/step.ts";
-import { minuteOf } from "./allowed.ts";
+import { minuteOf } from "../time.ts";
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
