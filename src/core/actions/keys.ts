@@ -19,6 +19,7 @@ const STAYS = "Keys that it has taken before stay in it until they are removed t
 
 export const serverKeys = defineOperation<KeysInput>({
   name: "server.keys",
+  stepUp: true,
   summary: "Set the public SSH keys that may log in to a server",
   audience: ["staff", "customer"],
   permission: "server.change",

@@ -129,10 +129,9 @@ function fieldsOf(server: ServerRow, principal: Principal) {
   ];
   if (server.deleteProtected) fields.push({ label: "Protected", value: "against deletion" });
   if (server.deleteAt !== null) {
-    fields.push({
-      label: "Deletion",
-      value: `at ${minuteOf(server.deleteAt)}; /server undelete brings it back`,
-    });
+    const way =
+      principal.kind === "customer" ? "our team can bring it back" : "/server undelete brings it back";
+    fields.push({ label: "Deletion", value: `at ${minuteOf(server.deleteAt)}; ${way}` });
   }
   if (principal.kind === "customer") return fields;
   fields.push(

@@ -3,6 +3,7 @@ import { type ActionContext, type ChangePlan, defineOperation } from "../action.
 import { serverStates } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
+import { requireNotDueForDeletion, requireNotSuspended } from "../servers/allowed.ts";
 import { changeOf, named } from "../servers/change.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
 import { minuteOf } from "../time.ts";
@@ -58,6 +59,11 @@ async function planProtect(context: ActionContext, input: ProtectInput): Promise
   const server = await findServer(context.database, context.principal, input.server);
   const on = input.on ?? true;
   const name = named(server);
+  // What our team or billing has decided is not a customer's to stop.
+  if (context.principal.kind === "customer") {
+    requireNotDueForDeletion(server, "protected");
+    requireNotSuspended(server, "protected");
+  }
   if (server.externalId === null) {
     throw new ServiceError("wrong_state", `${name} is not built yet, so it cannot be protected.`, {
       facts: { serverId: server.id, state: server.state },

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { Principal } from "../access.ts";
 import {
   type ActionContext,
   type ChangePlan,
@@ -58,6 +59,7 @@ const Parts = z.object({
 
 export const serverResize = defineOperation<ResizeInput>({
   name: "server.resize",
+  stepUp: true,
   summary: "Change a server's size",
   audience: ["staff", "customer"],
   permission: "server.change",
@@ -160,6 +162,18 @@ function whatIsDone({ before, after }: ResizeOrder, parts: z.infer<typeof Parts>
   return told.join(" ");
 }
 
+/** A smaller plan is paid from now on, so it counts from now on. */
+function refuseLaterShrinking(
+  principal: Principal,
+  { server, size, input }: { server: ServerRow; size: TargetSize; input: ResizeInput },
+): void {
+  const shrinks = size.vcpus < server.vcpus || size.memoryMib < server.memoryMib;
+  if (principal.kind !== "customer" || input.restart !== "later" || !shrinks) return;
+  throw new ServiceError("invalid_input", "A smaller size counts at once: leave restart:later out.", {
+    facts: { option: "restart" },
+  });
+}
+
 async function planResize(context: ActionContext, input: ResizeInput): Promise<ChangePlan> {
   const server = await findServer(context.database, context.principal, input.server);
   const cloud = context.engine.clouds.get(server.cloudName);
@@ -168,6 +182,7 @@ async function planResize(context: ActionContext, input: ResizeInput): Promise<C
   const { size, asOf, planCode } = await target(context, cloud, server, input);
   refuseNonsense(server, size, input);
   requireEvenSockets(size.vcpus, input.sockets);
+  refuseLaterShrinking(context.principal, { server, size, input });
   const before = sizesOf(server);
   const order: ResizeOrder = {
     externalId: externalIdOf(server),

@@ -8,6 +8,7 @@ import { preflightServer } from "../operations/preflight.ts";
 import { allowedIn, requireNotSuspended, requireState } from "../servers/allowed.ts";
 import { changeOf, externalIdOf, named } from "../servers/change.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
+import { requireSnapshotRoom } from "../servers/limits.ts";
 import { requireProcedure } from "../servers/procedure.ts";
 import { describeSize, sizesOf } from "../servers/size.ts";
 import { findSnapshot, listSnapshots, type SnapshotRow } from "../servers/snapshots.ts";
@@ -19,7 +20,7 @@ const reserved = new Set(["current", "pending"]);
 const SnapshotName = z
   .string()
   .regex(
-    /^[a-z][\w-]{1,39}$/iu,
+    /^[A-Za-z][A-Za-z0-9_-]{1,39}$/u,
     "must start with a letter and have 2 to 40 letters, digits, hyphens or underscores",
   )
   .refine((name) => !reserved.has(name.toLowerCase()), "is a word that clouds keep for themselves");
@@ -113,6 +114,7 @@ async function planCreate(context: ActionContext, input: CreateInput): Promise<C
   }
   requireState(server, "snapshotted", withMemory ? ["active"] : allowedIn.snapshot);
   const rows = await listSnapshots(database, server.id);
+  requireSnapshotRoom(principal, rows.length);
   const name = input.name ?? (await freeName(database, rows));
   if (rows.some((row) => row.name === name)) {
     throw new ServiceError(

@@ -18,7 +18,7 @@ const Details = z.object({ externalId: z.string(), start: z.boolean(), state: z.
 export const serverUndelete = defineOperation<UndeleteInput>({
   name: "server.undelete",
   summary: "Bring back a server that is going to be deleted",
-  audience: ["staff", "customer"],
+  audience: ["staff"],
   permission: "server.change",
   risk: "change",
   specVersion: 1,

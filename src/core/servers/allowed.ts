@@ -19,7 +19,8 @@ export const allowedIn = {
   deleteSnapshot: ["active", "stopped", "paused", "error"],
   rescue: ["active", "stopped", "error"],
   // One that was switched off there boots from rescue media still.
-  unrescue: ["rescue", "stopped"],
+  // Also one whose rescue stopped half-way: its next restart would boot the media.
+  unrescue: ["rescue", "stopped", "active", "error"],
   // Whatever became of its system; one that boots other media has somebody at work on its disk.
   rebuild: ["active", "stopped", "paused", "suspended", "error"],
   // Whatever is under way holds the server's lock; a state that never ends must not keep it alive.
@@ -42,11 +43,11 @@ export const powerTable: Record<
 };
 
 /** Throws `wrong_state` for one that waits for its deletion. Only that itself and its undoing may touch it until then. */
-function requireNotDueForDeletion(server: ServerRow, verb: string): void {
+export function requireNotDueForDeletion(server: ServerRow, verb: string): void {
   if (server.deleteAt === null) return;
   throw new ServiceError(
     "wrong_state",
-    `${named(server)} is going to be deleted at ${minuteOf(server.deleteAt)}, so it cannot be ${verb}. Bring it back first: /server undelete ${server.publicId}.`,
+    `${named(server)} is going to be deleted at ${minuteOf(server.deleteAt)}, so it cannot be ${verb}. Our team can bring it back first: /server undelete ${server.publicId}.`,
     { facts: { serverId: server.id, state: server.state } },
   );
 }

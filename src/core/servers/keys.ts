@@ -21,8 +21,16 @@ export const PublicKeys = z
 export function publicKeysOf(text: string): string[] {
   return text
     .split(BETWEEN)
-    .map((line) => line.trim())
+    .map((line) => withPlainComment(line.trim()))
     .filter((line) => line !== "");
+}
+
+/** PVE writes each key as an entry of YAML as it is: what would end the entry there, or make a mapping of it, is not part of a key. */
+function withPlainComment(line: string): string {
+  return line
+    .replaceAll(/[\u0085\u2028\u2029]/gu, " ")
+    .replaceAll(/:(?=\s|$)/gu, "-")
+    .replaceAll(/(?<=\s)#/gu, "-");
 }
 
 /** As `ssh-keygen -l` shows it: "SHA256:…". */

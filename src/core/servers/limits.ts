@@ -49,6 +49,17 @@ export function requireWithinLimits(
   });
 }
 
+const customerSnapshots = 5;
+
+/** Each takes room that all share. Throws `quota`. */
+export function requireSnapshotRoom(principal: Principal, count: number): void {
+  if (principal.kind !== "customer" || count < customerSnapshots) return;
+  throw new ServiceError(
+    "quota",
+    `A server may have ${customerSnapshots} snapshots. Delete one first: /snapshot list shows them.`,
+  );
+}
+
 /** PVE splits vCPUs evenly over sockets. Throws `invalid_input`. */
 export function requireEvenSockets(vcpus: number, sockets: number | undefined): void {
   if (sockets === undefined || vcpus % sockets === 0) return;

@@ -1,5 +1,5 @@
 /**
- * INVENTORY J-61: nothing that staff can ask for crashes. Every action of the registry is run through the entrance on both
+ * Nothing that staff can ask for crashes. Every action of the registry is run through the entrance on both
  * simulators; one without a sample fails here.
  */
 import { expect, it } from "vitest";

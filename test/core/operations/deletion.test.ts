@@ -96,11 +96,14 @@ describe("with a grace period, on Proxmox VE", () => {
   it("lists and shows say that it is leaving, to its customer too", async () => {
     await del();
     const at = minuteOf((await row()).deleteAt);
-    for (const who of [world.sam, world.ada]) {
+    for (const [who, way] of [
+      [world.sam, "/server undelete brings it back"],
+      [world.ada, "our team can bring it back"],
+    ] as const) {
       const list = JSON.stringify(await world.ask(who, "server.list"));
       expect(list).toContain(`stopped, deleting at ${at}`);
       const shown = JSON.stringify(await world.ask(who, "server.show", { server: "web-1" }));
-      expect(shown).toContain(`at ${at}; /server undelete brings it back`);
+      expect(shown).toContain(`at ${at}; ${way}`);
     }
   });
 
@@ -131,7 +134,7 @@ describe("with a grace period, on Proxmox VE", () => {
 
   it("undelete brings it back and starts it, because it ran before", async () => {
     await del();
-    const back = await world.run(world.ada, "server.undelete", { server: "web-1" });
+    const back = await world.run(world.sam, "server.undelete", { server: "web-1" });
     expect(back).toMatchObject({ state: "succeeded", problem: null });
     expect(vm()).toMatchObject({ status: "running" });
     expect(await row()).toMatchObject({ state: "active", deleteAt: null, gone: false });
@@ -141,7 +144,7 @@ describe("with a grace period, on Proxmox VE", () => {
     });
     expect(await lookAfter(GRACE_MS + HOUR_MS)).toEqual([]);
     expect(vm()).toMatchObject({ status: "running" });
-    await expect(world.ask(world.ada, "server.undelete", { server: "web-1" })).rejects.toMatchObject({
+    await expect(world.ask(world.sam, "server.undelete", { server: "web-1" })).rejects.toMatchObject({
       code: "nothing_to_change",
     });
   });
@@ -259,7 +262,14 @@ describe("with a grace period, on Proxmox VE", () => {
 
   it("protected meanwhile, it is kept when its time comes, and says so", async () => {
     await del();
-    const answer = await world.ask(world.ada, "server.protect", { server: "web-1" });
+    // What our team has decided is not the customer's to stop.
+    await expect(world.ask(world.ada, "server.protect", { server: "web-1" })).rejects.toMatchObject({
+      code: "wrong_state",
+    });
+    await expect(world.ask(world.ada, "server.undelete", { server: "web-1" })).rejects.toMatchObject({
+      code: "forbidden",
+    });
+    const answer = await world.ask(world.sam, "server.protect", { server: "web-1" });
     expect(answer).toMatchObject({ view: { text: expect.stringMatching(/that is not done then/u) } });
     if (answer.kind === "operation") await world.settle(answer.operationId);
     expect(await whenDue()).toMatchObject(kept);
