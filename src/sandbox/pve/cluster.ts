@@ -1,6 +1,7 @@
 import { createHash, randomInt, randomUUID } from "node:crypto";
 import type { ArmedFault } from "../faults.ts";
 import type { Paced } from "../pace.ts";
+import type { Hooks } from "./hooks.ts";
 import type { Lock } from "./locks.ts";
 import type { Task } from "./tasks.ts";
 import type { Account, ArmedTaskFault, Firewall, PveVersion, Storage, Traps, Vm, Volume } from "./types.ts";
@@ -61,6 +62,7 @@ export interface Cluster extends Paced {
   macClashes: string[];
   /** Called when the traps change. */
   watchers: Set<() => void>;
+  hooks: Hooks;
 }
 
 /** Resolves when `look` is true; it is asked again whenever the traps change. */

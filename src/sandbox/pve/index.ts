@@ -3,6 +3,7 @@ import { armFault, type Fault } from "../faults.ts";
 import { makeCertificate } from "./certificate.ts";
 import { type RequestLogEntry, setTraps } from "./cluster.ts";
 import { addBackup, type BackupInput } from "./content-api.ts";
+import type { WantedRequest } from "./hooks.ts";
 import {
   addStranger,
   BLIND_TOKEN_ID,
@@ -93,6 +94,10 @@ export interface PveSimulator {
   addBackup(input: BackupInput): string;
   /** Gone without a task. */
   removeVm(vmid: number): void;
+  /** Called once, when such a worker is forked and before it does anything. */
+  onTask(type: string, work: (task: SimulatedTask) => void): void;
+  /** Called once, when such a request has come in and before it is answered. A path is a regular expression. */
+  onRequest(wanted: WantedRequest, work: () => void): void;
   /** As `kill -9` of its worker. */
   killTask(upid: string): void;
   /** One that a fault makes hang goes on. */
@@ -149,6 +154,12 @@ export async function startPveSimulator(options: PveSimulatorOptions = {}): Prom
     addBackup: (input) => addBackup(cluster, input),
     removeVm: (vmid) => {
       cluster.vms.delete(vmid);
+    },
+    onTask: (type, work) => {
+      cluster.hooks.tasks.push({ type, work: (task) => work(describeTask(task)) });
+    },
+    onRequest: (wanted, work) => {
+      cluster.hooks.requests.push({ wanted, work });
     },
     killTask: (upid) => {
       killTask(cluster, upid);

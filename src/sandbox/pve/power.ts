@@ -1,6 +1,6 @@
 /** Power: every verb is a task, and what is wrong is mostly found inside it. */
 import { pause, pauseExactly } from "../pace.ts";
-import { type Cluster, checkLock, findVm, isTemplate } from "./cluster.ts";
+import { type Cluster, checkLock, findVm, isTemplate, untilTraps } from "./cluster.ts";
 import { applyPending } from "./config.ts";
 import * as format from "./formats.ts";
 import { agentAnswers, agentEnabled, boot, macsOf, makeCloudInit } from "./guest.ts";
@@ -311,6 +311,7 @@ export function stopped(cluster: Cluster, vm: Vm): void {
 /** What qmeventd does after a reboot request: a start without a task of its own. */
 async function restart({ cluster, vmid }: Call): Promise<void> {
   await pause(cluster, 1500);
+  await untilTraps(cluster, () => cluster.traps.busyQmeventd !== true);
   const vm = cluster.vms.get(vmid);
   if (!vm || vm.run || vm.config.has("lock")) return;
   applyPending(cluster, vm);

@@ -38,6 +38,7 @@ export function createCluster(options: PveSimulatorOptions): Cluster {
     counts: new Map(),
     macClashes: [],
     watchers: new Set(),
+    hooks: { tasks: [], requests: [] },
     timers: new Set(),
     closed: false,
   };

@@ -13,6 +13,7 @@ import { authenticate, type Who } from "./access.ts";
 import { methods } from "./api.ts";
 import type { Certificate } from "./certificate.ts";
 import type { Cluster, RequestLogEntry } from "./cluster.ts";
+import { requestCame } from "./hooks.ts";
 import { faultPresets } from "./presets.ts";
 import { checkPermission, dispatch, findMethod, mergeParams } from "./router.ts";
 import { simApi } from "./sim-api.ts";
@@ -63,6 +64,7 @@ async function serve(cluster: Cluster, { request, response, log }: Serving): Pro
     user: undefined,
   };
   const fault = chooseFault(cluster, exchange);
+  requestCame(cluster.hooks, exchange);
   if (fault) entry.fault = fault.kind;
   let answer: Answer;
   try {

@@ -128,6 +128,7 @@ const TrapsBody = z.strictObject({
   forkDelayMs: z.number().optional(),
   tasksTakeMs: z.tuple([z.number(), z.number()]).optional(),
   deafGuests: z.boolean().optional(),
+  busyQmeventd: z.boolean().optional(),
   agentAfterMs: z.number().optional(),
   noQuorum: z.boolean().optional(),
 });

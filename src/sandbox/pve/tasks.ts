@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { pause, pauseExactly } from "../pace.ts";
 import { type Cluster, type Node, nodeOf } from "./cluster.ts";
+import { taskForked } from "./hooks.ts";
 import type { ArmedTaskFault, TaskFault } from "./types.ts";
 
 export interface Task {
@@ -93,6 +94,7 @@ export function forkWorker(cluster: Cluster, fork: Fork, work: (work: Work) => P
   };
   cluster.tasks.set(upid, task);
   node.active.add(task);
+  taskForked(cluster.hooks, task);
   const fault = takeTaskFault(cluster.taskFaults, { type, vmids: fork.vmids ?? [Number(id)] });
   void runWorker(cluster, task, { work, fault });
   return upid;

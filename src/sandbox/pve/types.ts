@@ -26,6 +26,8 @@ export interface Traps {
   tasksTakeMs?: [least: number, most: number];
   /** Guests ignore ACPI and the agent's shutdown: shutdown and reboot time out. */
   deafGuests?: boolean;
+  /** A guest that PVE's reboot has stopped is started again only when this is taken off: qmeventd is busy. */
+  busyQmeventd?: boolean;
   /** When the guest agent answers after a start, at speed 1. Default 3000. */
   agentAfterMs?: number;
   /** The cluster has lost its quorum: nothing can be written to /etc/pve. */

@@ -80,14 +80,18 @@ describe("a rebuild that is undone", () => {
         at.simulator.addTaskFault({ task, vmid: OLD, outcome: "hang", at: "start" });
       await at.ask(at.rita, "ops.cancel", { operation: publicId });
     });
-    at.beforeStep("pve.revive", () => {
-      // Let go only when it has been looked at: running then, and off a moment later.
+    let released = 0;
+    // Let go only when it has been looked at: running then, and off a moment later.
+    at.beforeVerify("pve.revive", () => {
       const stop = at.simulator.state.tasks.find(
         ({ type, id }) => (type === "qmshutdown" || type === "qmstop") && id === String(OLD),
       );
-      setTimeout(() => at.simulator.releaseTask(stop?.upid ?? ""), 40);
+      expect(at.vm(OLD)?.status).toBe("running");
+      at.simulator.releaseTask(stop?.upid ?? "");
+      released += 1;
     });
     expect(await at.finish(operationId)).toMatchObject({ state: "cancelled" });
+    expect(released).toBe(1);
     expect(at.made()).toMatchObject([{ vmid: OLD, status: "running" }]);
   });
 });

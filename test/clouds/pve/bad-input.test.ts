@@ -185,20 +185,9 @@ describe("what PVE has by now is not what we knew", () => {
     const at = await openWithServer();
     // A backup begins between our look and our call, and the guest has shut itself down by the end.
     const body = { data: null, message: "VM is locked (backup)\n" };
-    at.simulator.addFault({
-      method: "POST",
-      path: "/status/reset$",
-      kind: "status",
-      status: 500,
-      body,
-      delayMs: 40,
-    });
-    const unplugged = setInterval(() => {
-      // The fault has its request in hand, and answers only after its pause.
-      if (!at.simulator.state.faults.some((fault) => "hits" in fault && fault.hits === 1)) return;
-      clearInterval(unplugged);
-      at.simulator.changeVm(100_000, { running: false });
-    }, 1);
+    const reset = { method: "POST", path: "/status/reset$" };
+    at.simulator.addFault({ ...reset, kind: "status", status: 500, body });
+    at.simulator.onRequest(reset, () => void at.simulator.changeVm(100_000, { running: false }));
     const ended = await run(at, "server.power", { server: "web-1", action: "reset" });
     expect(ended).toMatchObject({ state: "failed", problem: { code: "cloud_conflict" } });
     expectSentence(ended.problem?.message);
@@ -271,6 +260,7 @@ describe("work that PVE begins and does not end well", () => {
     const message = "unable to resize: something else";
     at.simulator.addTaskFault({ task: "^resize$", outcome: "fail", message });
     // In the middle of it somebody pulls the plug.
+    at.simulator.onTask("resize", () => void at.simulator.changeVm(100_000, { running: false }));
     const answer = await at.ask(at.sam, "server.resize", {
       server: "web-1",
       disk: "40G",
@@ -278,11 +268,6 @@ describe("work that PVE begins and does not end well", () => {
       memory: "2G",
     });
     if (answer.kind !== "operation") throw new Error(JSON.stringify(answer));
-    const unplugged = setInterval(() => {
-      if (!at.simulator.state.tasks.some(({ type }) => type === "resize")) return;
-      clearInterval(unplugged);
-      at.simulator.changeVm(100_000, { running: false });
-    }, 1);
     expect(await finish(at, time, answer)).toMatchObject({ state: "failed" });
     expect(at.made()).toMatchObject([{ status: "stopped" }]);
     expect(await row()).toMatchObject({ state: "stopped", diskGib: 10 });

@@ -187,11 +187,17 @@ describe("a cancel while the new system is starting", () => {
       at.simulator.addTaskFault({ task: "qmstart", vmid: NEW, outcome: "hang", at: "start" });
       await at.ask(at.rita, "ops.cancel", { operation: publicId });
     });
-    at.beforeStep("pve.stop_new", () => {
+    let released = 0;
+    // Its first look has found the new system off, and its start at work.
+    at.beforeVerify("pve.stop_new", () => {
+      expect(at.vm(NEW)?.status).toBe("stopped");
       const start = at.simulator.state.tasks.find(({ type, id }) => type === "qmstart" && id === String(NEW));
-      setTimeout(() => at.simulator.releaseTask(start?.upid ?? ""), 40);
+      expect(start?.status).toBe("running");
+      at.simulator.releaseTask(start?.upid ?? "");
+      released += 1;
     });
     expect(await at.finish(operationId)).toMatchObject({ state: "cancelled" });
+    expect(released).toBe(1);
     expect(at.simulator.state.macClashes).toEqual([]);
     expect(at.made()).toMatchObject([{ vmid: OLD, status: "running" }]);
   });

@@ -35,6 +35,8 @@ export interface Scene extends PveWorld {
   changes(): string[];
   /** Once, right before this step's next call. */
   beforeStep(name: string, work: () => unknown): void;
+  /** Once, right before it is looked whether what this step has begun is done. */
+  beforeVerify(name: string, work: () => unknown): void;
   /** Somebody else's call, with our token. */
   asSomebody(method: string, path: string, body?: string): Promise<void>;
 }
@@ -57,6 +59,36 @@ export interface SceneOptions {
   build?: Record<string, string>;
 }
 
+function hookSteps({ cloud }: PveWorld): Map<string, () => unknown> {
+  const hooks = new Map<string, () => unknown>();
+  const run = async (key: string) => {
+    const hook = hooks.get(key);
+    hooks.delete(key);
+    await hook?.();
+  };
+  Object.assign(cloud, {
+    steps: cloud.steps.map((step) => {
+      const { issue, verify } = step;
+      const hooked: typeof step = {
+        ...step,
+        async issue(context) {
+          await run(`issue ${step.name}`);
+          return issue(context);
+        },
+      };
+      if (verify === undefined) return hooked;
+      return {
+        ...hooked,
+        async verify(context: StepContext) {
+          await run(`verify ${step.name}`);
+          return verify(context);
+        },
+      };
+    }),
+  });
+  return hooks;
+}
+
 /** With the server web-1, which runs as VM 100000. */
 export async function createScene({
   database,
@@ -74,18 +106,7 @@ export async function createScene({
     ...(client === undefined ? {} : { client }),
     ...(engine === undefined ? {} : { engine }),
   });
-  const hooks = new Map<string, () => unknown>();
-  Object.assign(world.cloud, {
-    steps: world.cloud.steps.map((step) => ({
-      ...step,
-      async issue(context: StepContext) {
-        const hook = hooks.get(step.name);
-        hooks.delete(step.name);
-        await hook?.();
-        return step.issue(context);
-      },
-    })),
-  });
+  const hooks = hookSteps(world);
   const { requests } = world.simulator.state;
   let seen = 0;
   const begin: Scene["begin"] = async (command, options = {}, by = world.rita) => {
@@ -109,7 +130,8 @@ export async function createScene({
     },
     vm: (vmid) => world.simulator.state.vms.find((vm) => vm.vmid === vmid),
     server: (name = "web-1") => factsOf(database, name),
-    beforeStep: (name, work) => void hooks.set(name, work),
+    beforeStep: (name, work) => void hooks.set(`issue ${name}`, work),
+    beforeVerify: (name, work) => void hooks.set(`verify ${name}`, work),
     asSomebody: (method, path, body) => callPve(world.simulator, { method, path, body }),
     changes() {
       const since = requests.slice(seen);

@@ -240,12 +240,9 @@ describe("a credential that is revoked in the middle of an order", () => {
   it("revoked for good after the copy was begun: nothing is claimed, a person is asked, and a retry finishes it", async () => {
     const { at, answer } = await orderAt("/none");
     // The answer with the copy's task is the last one for a long time.
-    at.simulator.addFault({ method: "POST", path: "/clone$", kind: "delay", delayMs: 20 });
-    const revoked = setInterval(() => {
-      if (!at.simulator.state.tasks.some((task) => task.type === "qmclone")) return;
-      clearInterval(revoked);
+    at.simulator.onTask("qmclone", () => {
       at.simulator.addFault({ kind: "status", status: 401, reason: "Authentication failed!", times: 0 });
-    }, 1);
+    });
     const end = await finish(at, time, { ...answer, longestMoveMs: 30 * 60_000 });
     expect(end).toMatchObject({ state: "needs_attention", problem: { code: "unknown_outcome" } });
     expect(end.problem?.message).toMatch(/it is unknown whether this was done/u);
