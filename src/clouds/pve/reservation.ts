@@ -57,7 +57,7 @@ export async function ownNumbers(
              AND o.server_id = own.server_id AND (own.action NOT IN ('server.rebuild', 'server.reinstall')
                OR own.output->>'switched' = 'true')),
          own.finished_at) END AS until
-     FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id JOIN operations own ON own.id = r.operation_id
+     FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id LEFT JOIN operations own ON own.id = r.operation_id
      WHERE c.name = $1 AND r.spoilt_at IS NULL AND (r.vmid = $2 OR r.operation_id IN (
        SELECT o.id FROM operations o JOIN operations self ON self.server_id = o.server_id WHERE self.id = $3))
      ORDER BY r.vmid`,

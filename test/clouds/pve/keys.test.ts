@@ -5,7 +5,8 @@ import { fingerprintOf } from "../../../src/core/servers/keys.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
 import { ed25519Key, rsaKey } from "../../support/ssh-key.ts";
-import { dieAtEachMoment, openTimedWorld, type TimedWorld } from "./timed-world.ts";
+import { surviveDeaths } from "./deaths.ts";
+import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD } from "./world.ts";
 
 const WEB = { server: "web-1" };
@@ -141,9 +142,9 @@ it("each write of the keys lost once: they are set as asked for, once", async ()
 
 it("a worker that dies at each moment of new keys: they are as asked for", async () => {
   const at = await open();
-  const deaths = await dieAtEachMoment(at, {
+  const { moments } = await surviveDeaths(at, {
     begin: (nth) => at.begin("server.keys", { ...WEB, keys: ed25519Key("ada", nth) }),
-    check: (nth) => expect(storedKeys(at)).toEqual([ed25519Key("ada", nth)]),
+    after: (nth) => expect(storedKeys(at)).toEqual([ed25519Key("ada", nth)]),
   });
-  expect(deaths).toBeGreaterThan(3);
+  expect(moments).toBeGreaterThan(3);
 });

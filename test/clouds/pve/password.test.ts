@@ -5,7 +5,8 @@ import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
 import { ed25519Key } from "../../support/ssh-key.ts";
 import { recordingLog } from "../recording-log.ts";
-import { dieAtEachMoment, openTimedWorld, type TimedWorld } from "./timed-world.ts";
+import { surviveDeaths } from "./deaths.ts";
+import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD, type PveWorldOptions } from "./world.ts";
 
 const WEB = { server: "web-1" };
@@ -236,11 +237,11 @@ describe("answers that are lost", () => {
   it("a worker that dies at each moment: the guest has the password that is shown", async () => {
     const at = await open();
     const ended: string[] = [];
-    const deaths = await dieAtEachMoment(at, {
+    const { moments } = await surviveDeaths(at, {
       begin: () => at.begin("server.password", WEB),
-      check: (_nth, operation) => void ended.push(operation.id),
+      after: (_order, operation) => void ended.push(operation.id),
     });
-    expect(deaths).toBeGreaterThan(3);
+    expect(moments).toBeGreaterThan(3);
     expect(passwordIn(at)).toBe(await revealed(at, ended.at(-1) ?? ""));
   });
 

@@ -1,11 +1,9 @@
 /** A worker dies at each moment of a rebuild and of its undoing: another one ends it, with one system that runs. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Engine } from "../../../src/core/operations/engine.ts";
 import type { OperationRow } from "../../../src/core/operations/rows.ts";
-import { createWorker } from "../../../src/core/operations/worker.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
-import { stride } from "../../support/thorough.ts";
+import { type Campaign, surviveDeaths } from "./deaths.ts";
 import {
   createScene,
   expectOne,
@@ -35,56 +33,25 @@ async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene
 }
 
 describe("a worker that dies during a rebuild", () => {
-  class Death extends Error {}
-  const ended = new Set(["succeeded", "failed", "needs_attention"]);
-
-  interface Case {
+  interface Case extends Pick<Campaign, "state" | "every"> {
     options?: Omit<SceneOptions, "database">;
     order: Record<string, string>;
-    /** Which moments; default 1, each. Most are the same ones in all roads. */
-    every?: number;
     /** Before each rebuild. */
     prepare?(at: Scene): void;
     expectEnd(at: Scene, nth: string, end: OperationRow): Promise<void>;
   }
 
-  /** Once for each moment, until none is left to die at; returns the last one. */
-  async function dieEverywhere({
-    options = {},
-    order,
-    every = 1,
-    prepare,
-    expectEnd,
-  }: Case): Promise<number> {
-    let left = 0;
-    const engine: Partial<Engine> = {
-      reached() {
-        left -= 1;
-        if (left === 0) throw new Death();
+  async function dieEverywhere({ options, order, prepare, expectEnd, ...rest }: Case): Promise<number> {
+    const at = await open(options);
+    const { moments } = await surviveDeaths(at, {
+      ...rest,
+      some: 4,
+      begin() {
+        prepare?.(at);
+        return at.begin("server.rebuild", order);
       },
-    };
-    const at = await open({ ...options, engine });
-    let moments = 0;
-    for (let nth = 1; nth < 120; nth += every * stride(4)) {
-      await at.time.later(20_000);
-      prepare?.(at);
-      const operationId = await at.begin("server.rebuild", order);
-      left = nth;
-      const first = createWorker({ ...at.engine, worker: "first" }, { concurrency: 4, now: at.time.now });
-      for (let round = 0; round < 400; round += 1) {
-        await first.tick();
-        if (left <= 0) break;
-        await first.watcher.tick();
-        if (ended.has((await at.operation(operationId)).state)) break;
-        await new Promise((done) => setImmediate(done));
-      }
-      const survived = left > 0;
-      left = 0;
-      const end = await at.finish(operationId, `second-${nth}`);
-      await expectEnd(at, `death ${nth}`, end);
-      if (survived) break;
-      moments = nth;
-    }
+      after: (_order, end, nth) => expectEnd(at, `death ${nth}`, end),
+    });
     return moments;
   }
 
@@ -122,6 +89,7 @@ describe("a worker that dies during a rebuild", () => {
     const moments = await dieEverywhere({
       order: UBUNTU,
       every: 3,
+      state: "failed",
       prepare(at) {
         // Only the new one: the old one must start again.
         at.beforeStep("pve.start_new", () =>
@@ -134,9 +102,8 @@ describe("a worker that dies during a rebuild", () => {
           }),
         );
       },
-      async expectEnd(at, nth, end) {
-        expect({ nth, state: end.state }).toEqual({ nth, state: "failed" });
-        expect(at.made()).toMatchObject([{ vmid: OLD, status: "running" }]);
+      async expectEnd(at, nth) {
+        expect({ nth, made: at.made() }).toMatchObject({ nth, made: [{ vmid: OLD, status: "running" }] });
         expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "active" });
         expect(at.simulator.state.macClashes).toEqual([]);
         expect(at.simulator.state.volumes.filter((volume) => volume.vmid > OLD)).toEqual([]);

@@ -6,7 +6,8 @@ import { createWorker } from "../../../src/core/operations/worker.ts";
 import type { Database } from "../../../src/database/client.ts";
 import { testDatabase } from "../../support/database.ts";
 import { recordingLog } from "../recording-log.ts";
-import { dieAtEachMoment, openTimedWorld, type TimedWorld } from "./timed-world.ts";
+import { surviveDeaths } from "./deaths.ts";
+import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD, type PveWorldOptions } from "./world.ts";
 
 const GIB = 2 ** 30;
@@ -441,9 +442,9 @@ describe("answers that are lost, and what is busy for a moment", () => {
   }, async () => {
     const at = await open();
     const cpuOf = (nth: number) => (nth % 2 === 0 ? "2" : "4");
-    const deaths = await dieAtEachMoment(at, {
+    const { moments } = await surviveDeaths(at, {
       begin: (nth) => at.begin("server.resize", { ...WEB, cpu: cpuOf(nth), disk: `${10 + nth}G` }),
-      check(nth) {
+      after(nth) {
         expect(at.vm(), `death ${nth}`).toMatchObject({
           pending: {},
           guest: { boots: 1 + nth },
@@ -452,19 +453,19 @@ describe("answers that are lost, and what is busy for a moment", () => {
         expect(diskOf(at)).toBe(10 + nth);
       },
     });
-    expect(deaths).toBeGreaterThan(8);
+    expect(moments).toBeGreaterThan(8);
   });
 
   it("a worker that dies at each moment of a restart: another one ends it, stopped and started once", {
     timeout: 60_000,
   }, async () => {
     const at = await open();
-    const deaths = await dieAtEachMoment(at, {
+    const { moments } = await surviveDeaths(at, {
       begin: () => at.begin("server.restart", WEB),
-      check(nth) {
+      after(nth) {
         expect(at.vm(), `death ${nth}`).toMatchObject({ status: "running", guest: { boots: 1 + nth } });
       },
     });
-    expect(deaths).toBeGreaterThan(8);
+    expect(moments).toBeGreaterThan(8);
   });
 });

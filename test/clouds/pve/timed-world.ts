@@ -2,10 +2,8 @@
 import type { Principal } from "../../../src/core/access.ts";
 import type { ServerState } from "../../../src/core/cloud.ts";
 import type { OperationRow } from "../../../src/core/operations/rows.ts";
-import { createWorker } from "../../../src/core/operations/worker.ts";
 import type { SimulatedVm } from "../../../src/sandbox/pve/index.ts";
 import { clean } from "../../support/database.ts";
-import { stride } from "../../support/thorough.ts";
 import { createTime, finish, type Time } from "./time.ts";
 import { createPveWorld, type PveWorld, type PveWorldOptions } from "./world.ts";
 
@@ -81,49 +79,4 @@ export async function openTimedWorld(options: PveWorldOptions): Promise<TimedWor
         [operationId],
       ),
   };
-}
-
-const MOST_MOMENTS = 60;
-
-/**
- * The same operation again and again, and each time its worker dies one moment later; another one takes over. Ends with the
- * first that came through, and says which that was.
- */
-export async function dieAtEachMoment(
-  at: TimedWorld,
-  {
-    begin,
-    check,
-  }: { begin(order: number): Promise<string>; check(order: number, operation: OperationRow): void },
-): Promise<number> {
-  let orders = 0;
-  for (let nth = 1; nth < MOST_MOMENTS; nth += stride(3)) {
-    orders += 1;
-    const operationId = await begin(orders);
-    const life = { left: nth };
-    const dying = {
-      ...at.engine,
-      worker: "first",
-      reached() {
-        life.left -= 1;
-        if (life.left === 0) throw new Error("dies here");
-      },
-    };
-    const first = createWorker(dying, { concurrency: 4, now: at.time.now });
-    let isWhole = false;
-    for (let round = 0; round < 200 && life.left > 0 && !isWhole; round += 1) {
-      await first.tick();
-      await first.watcher.tick();
-      isWhole = (await at.operation(operationId)).state === "succeeded";
-      await at.time.later(1_000);
-    }
-    // Its lease runs out, and the watch of the cloud was its own, too.
-    await at.time.later(20_000);
-    const end = await at.rest(operationId, "second");
-    if (end.state !== "succeeded")
-      throw new Error(`death ${nth}: ${end.state} ${JSON.stringify(end.problem)}`);
-    check(orders, end);
-    if (isWhole) return nth;
-  }
-  throw new Error(`it has more than ${MOST_MOMENTS} moments`);
 }
