@@ -29,7 +29,8 @@ const INTERNAL: readonly (readonly [string, RegExp])[] = [
   ["a storage", /\blocal(?:-lvm)?:|\blocal-lvm\b|\bshared:|\bbackups:/],
   ["a disk", /\b(?:scsi|ide|virtio|sata|efidisk)\d\b/],
   ["a bridge", /\bvmbr\d/],
-  ["a template", /\b9[01]0[0-2]\b/],
+  // Not as a part of a random id.
+  ["a template", /(?<![\w-])9[01]0[0-2](?![\w-])/],
   ["a task", /UPID|\bqm(?:start|clone|config|snapshot|rollback|destroy|stop|reboot)\b/],
   ["a marker", /\bop[:=][0-9a-f]{8}-/],
   ["a MAC address", /\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b/i],
