@@ -111,11 +111,7 @@ export function createClient(
       const ask = () => call({ ...request, method: "GET" });
       const result = schema.safeParse(kept?.answer ?? (await recent.keep(question, request.path, ask)));
       if (result.success) return result.data;
-      const fields = result.error.issues.map((issue) => issue.path.join(".")).join(", ");
-      throw new ServiceError("unreachable", "The cloud's answer cannot be understood, so it was not used.", {
-        facts: { cloud: options.name },
-        staffDetail: `${options.name}: ${labelOf({ ...request, method: "GET" })}: unexpected shape at ${fields}`,
-      });
+      throw notUnderstood(options.name, labelOf({ ...request, method: "GET" }), result.error);
     },
     async begin(request) {
       const data = await call(request);
@@ -131,6 +127,14 @@ export function createClient(
     now,
     close: () => http.close(),
   };
+}
+
+function notUnderstood(cloud: string, label: string, { issues }: z.ZodError): ServiceError {
+  const fields = issues.map((issue) => issue.path.join(".")).join(", ");
+  return new ServiceError("unreachable", "The cloud's answer cannot be understood, so it was not used.", {
+    facts: { cloud },
+    staffDetail: `${cloud}: ${label}: unexpected shape at ${fields}`,
+  });
 }
 
 function isChanging(request: Call): boolean {
