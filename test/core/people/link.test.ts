@@ -318,8 +318,8 @@ describe("the account", () => {
       { ref: "ada", name: "Ada", discord: ["700000000000000001", "700000000000000002"] },
       { ref: "bob", name: "Bob" },
     ];
-    const configured = { customers, plans: [], clouds: [] };
-    await database.transaction((tx) => syncPeople(tx, configured));
+    const named = { customers, plans: [], clouds: [] };
+    await database.transaction((tx) => syncPeople(tx, named));
     for (const userId of customers[0]?.discord ?? []) {
       await database.sql(
         `INSERT INTO cards (id, operation_id, platform, workspace, channel, user_id, audience) VALUES ($1, $2, 'discord', 'dm', $3, $4, 'customer')`,
@@ -335,13 +335,13 @@ describe("the account", () => {
     };
     const [ada, bob] = customers;
     if (ada === undefined || bob === undefined) throw new Error("no customers");
-    const fewer = { ...configured, customers: [{ ...ada, discord: ["700000000000000002"] }, bob] };
+    const fewer = { ...named, customers: [{ ...ada, discord: ["700000000000000002"] }, bob] };
     await database.transaction((tx) => syncPeople(tx, fewer));
     expect(await shown()).toEqual(["700000000000000002"]);
-    await database.transaction((tx) => syncPeople(tx, { ...configured, customers: [bob] }));
+    await database.transaction((tx) => syncPeople(tx, { ...named, customers: [bob] }));
     expect(await shown()).toEqual([]);
     await database.transaction((tx) =>
-      syncPeople(tx, { ...configured, customers: [{ ref: "ada", name: "Ada" }, bob] }),
+      syncPeople(tx, { ...named, customers: [{ ref: "ada", name: "Ada" }, bob] }),
     );
   });
 
