@@ -39,8 +39,12 @@ eachBackend("fan-out", (database) => {
   it("gives each event one position, in order, once", async () => {
     const server = await addServer(database());
     const ids: string[] = [];
-    for (let n = 0; n < 5; n += 1)
-      ids.push(await addEvent(database(), { serverId: n % 2 === 0 ? server.id : null }));
+    const start = Date.now();
+    // A millisecond each: what is of the same one, and of different servers, has no order.
+    for (let n = 0; n < 5; n += 1) {
+      const occurredAt = new Date(start + n);
+      ids.push(await addEvent(database(), { serverId: n % 2 === 0 ? server.id : null, occurredAt }));
+    }
     expect(await fanOut(database())).toEqual({ events: 5, deliveries: 0 });
     expect(await fanOut(database())).toEqual({ events: 0, deliveries: 0 });
     const rows = await placed(database());
