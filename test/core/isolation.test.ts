@@ -73,6 +73,8 @@ const move: fc.Arbitrary<Move> = fc.record({
   dryRun: fc.boolean(),
 });
 
+const MOST_ROUNDS = 8;
+
 function pick<T>(list: readonly T[], n: number): T {
   const found = list[n % list.length];
   if (found === undefined) throw new Error("nothing to pick from");
@@ -102,16 +104,20 @@ describe("tenant isolation", () => {
 
   it("whatever customers do, they learn and change nothing of others", { timeout: 300_000 }, async () => {
     const done: Record<string, number> = {};
-    await fc.assert(
-      fc.asyncProperty(move, async (one) => {
-        const how = await makeMove(tenants, one);
-        done[how] = (done[how] ?? 0) + 1;
-      }),
-      { numRuns: 160, endOnFailure: true },
-    );
     // The model reaches what it is meant to reach; servers that are busy are met for certain in the sweep.
-    const reached = ["view", "form", "operation", "choices", "not_found", "invalid_input", "expired"];
-    expect(reached.filter((kind) => done[kind] === undefined)).toEqual([]);
+    const meant = ["view", "form", "operation", "choices", "not_found", "invalid_input", "expired"];
+    const missed = () => meant.filter((kind) => done[kind] === undefined);
+    // Chance may leave one out the first time; a model that cannot reach it never does.
+    for (let round = 0; round < MOST_ROUNDS && (round === 0 || missed().length > 0); round += 1) {
+      await fc.assert(
+        fc.asyncProperty(move, async (one) => {
+          const how = await makeMove(tenants, one);
+          done[how] = (done[how] ?? 0) + 1;
+        }),
+        { numRuns: 160, endOnFailure: true },
+      );
+    }
+    expect(missed()).toEqual([]);
   });
 
   it("keeps from customers what the team has to repair", async () => {
