@@ -1,24 +1,12 @@
 /** What was asked for, and what came before it was done: nothing is told as done that was not. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Database } from "../../../src/database/client.ts";
-import { testDatabase } from "../../support/database.ts";
+import { describe, expect, it } from "vitest";
+import { useStage } from "../../support/stage.ts";
 import { createScene, NEW, OLD, type Scene, UBUNTU } from "./rebuild-scene.ts";
 
-let database: Database;
-let scene: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await scene?.close();
-  scene = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(): Promise<Scene> {
-  scene = await createScene({ database });
-  return scene;
+  return stage.keep(await createScene({ database: stage.database }));
 }
 
 describe("a deletion that waits for its confirmation", () => {

@@ -1,16 +1,15 @@
 /** server.build on Proxmox VE: what can be said of a new server, where it goes, and what is refused before anything is made. */
 import { Webhook } from "standardwebhooks";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { createHttpClient } from "../../../src/clouds/http.ts";
 import { createClient } from "../../../src/clouds/pve/client.ts";
 import { placeFor } from "../../../src/clouds/pve/placement.ts";
 import { preflightProvision } from "../../../src/clouds/pve/preflight.ts";
 import { renderCard } from "../../../src/core/operations/card.ts";
-import type { Database } from "../../../src/database/client.ts";
 import { receive } from "../../net/receiver.ts";
-import { testDatabase } from "../../support/database.ts";
 import { ed25519Key, rsaKey } from "../../support/ssh-key.ts";
+import { useStage } from "../../support/stage.ts";
 import { silent } from "../../support/world.ts";
 import { createWorld as createWebhookWorld } from "../../webhooks/world.ts";
 import { optionsOf, orderOf } from "./open-simulator.ts";
@@ -18,35 +17,24 @@ import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD, type PveWorldOptions } from "./world.ts";
 
 const GIB = 2 ** 30;
-let database: Database;
-let world: TimedWorld | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await world?.close();
-  world = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<PveWorldOptions, "database"> = {}): Promise<TimedWorld> {
-  world = await openTimedWorld({ database, ...options });
-  return world;
+  return stage.keep(await openTimedWorld({ database: stage.database, ...options }));
 }
 
 const { cpu: _cpu, memory: _memory, disk: _disk, ...WITHOUT_SIZE } = BUILD;
 
-describe("scenario 3", () => {
+describe("a build on a chosen node", () => {
   it("a build on a chosen node shows its steps in order, makes one clone, and tells billing once, signed", async () => {
     const { order, sam, simulator, vm, row, steps } = await open();
     const receiver = await receive((_request, response) => response.writeHead(200).end());
-    const webhooks = createWebhookWorld(() => database);
+    const webhooks = createWebhookWorld(() => stage.database);
     try {
       const secret = await webhooks.endpoints({ url: receiver.url, name: "billing" });
       const operation = await order("server.build", { ...WITHOUT_SIZE, plan: "s", node: "n2" }, sam);
       expect(operation).toMatchObject({ state: "succeeded", problem: null });
-      const card = await renderCard(database, operation.id, "staff");
+      const card = await renderCard(stage.database, operation.id, "staff");
       expect(card.view.steps?.map(({ label, state }) => `${label}: ${state}`)).toEqual([
         "Check quota, image and network: done",
         "Reserve a number for the server: done",
@@ -301,7 +289,7 @@ describe("what is refused before anything is made", () => {
         },
       });
       // The customer sees what became of it, and no node or storage.
-      const card = JSON.stringify((await renderCard(database, operation.id, "customer")).view);
+      const card = JSON.stringify((await renderCard(stage.database, operation.id, "customer")).view);
       expect(card).not.toMatch(/\bn[123]\b|nfs9|backups|local/u);
     }
     const linked = await order("server.build", { ...BUILD, name: "web-9", storage: "shared" });
@@ -381,7 +369,7 @@ describe("answers that are lost", () => {
       for (const status of [595, 596]) {
         // What never reached the daemon was never done.
         if (kind === "status_after" && status === 595) continue;
-        const { order, simulator, vm, close } = await open();
+        const { order, simulator, vm } = await open();
         for (const [method, path] of [
           ["POST", "/clone$"],
           ["PUT", "/config$"],
@@ -405,8 +393,7 @@ describe("answers that are lost", () => {
         });
         expect(vm().disks["scsi0"]?.sizeBytes).toBe(10 * GIB);
         expect(simulator.state.tasks.filter((task) => task.type === "qmclone")).toHaveLength(1);
-        await close();
-        world = undefined;
+        await stage.clear();
       }
     }
   });

@@ -1,31 +1,20 @@
 /** server.keys on Proxmox VE: who may log in as the default user, from the next boot on. */
-import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { renderCard } from "../../../src/core/operations/card.ts";
 import { fingerprintOf } from "../../../src/core/servers/keys.ts";
-import type { Database } from "../../../src/database/client.ts";
-import { testDatabase } from "../../support/database.ts";
 import { ed25519Key, rsaKey } from "../../support/ssh-key.ts";
+import { useStage } from "../../support/stage.ts";
 import { surviveDeaths } from "./deaths.ts";
 import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD } from "./world.ts";
 
 const WEB = { server: "web-1" };
 const FIRST = ed25519Key("ada+laptop@example.com", 0xaa);
-let database: Database;
-let world: TimedWorld | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await world?.close();
-  world = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 /** With web-1 of Ada, which runs and knows FIRST. */
 async function open(): Promise<TimedWorld> {
-  world = await openTimedWorld({ database });
+  const world = stage.keep(await openTimedWorld({ database: stage.database }));
   await world.order("server.build", { ...BUILD, key: FIRST });
   world.changes();
   return world;
@@ -48,7 +37,7 @@ it("several keys are set as they were pasted, count from the next boot on, and t
   expect((await at.lines(operation.id)).at(-1)).toBe(
     "The keys count from the next boot on, not before. Keys that it has taken before stay in it until they are removed there.",
   );
-  const { view } = await renderCard(database, operation.id, "customer");
+  const { view } = await renderCard(stage.database, operation.id, "customer");
   expect(view.buttons?.map(({ label }) => label)).toEqual(["Stop and start it now"]);
   expect(view.fields).toContainEqual({ label: "SSH keys", value: keys.map(fingerprintOf).join(", ") });
 
@@ -135,8 +124,7 @@ it("each write of the keys lost once: they are set as asked for, once", async ()
     const operation = await at.order("server.keys", { ...WEB, keys: ed25519Key() });
     expect(operation, `${kind} ${status}`).toMatchObject({ state: "succeeded", problem: null });
     expect(storedKeys(at)).toEqual([ed25519Key()]);
-    await at.close();
-    world = undefined;
+    await stage.clear();
   }
 });
 

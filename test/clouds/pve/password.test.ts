@@ -1,33 +1,22 @@
 /** server.password on Proxmox VE: in the guest when its agent answers, for its next boot otherwise, and never claimed else. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { renderCard } from "../../../src/core/operations/card.ts";
-import type { Database } from "../../../src/database/client.ts";
-import { testDatabase } from "../../support/database.ts";
 import { ed25519Key } from "../../support/ssh-key.ts";
+import { useStage } from "../../support/stage.ts";
 import { recordingLog } from "../recording-log.ts";
 import { surviveDeaths } from "./deaths.ts";
 import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
 import { BUILD, type PveWorldOptions } from "./world.ts";
 
 const WEB = { server: "web-1" };
-let database: Database;
-let world: TimedWorld | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await world?.close();
-  world = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 /** With web-1 of Ada, which runs. */
 async function open(
   options: Omit<PveWorldOptions, "database"> = {},
   build: Record<string, string> = {},
 ): Promise<TimedWorld> {
-  world = await openTimedWorld({ database, ...options });
+  const world = stage.keep(await openTimedWorld({ database: stage.database, ...options }));
   await world.order("server.build", { ...BUILD, ...build });
   world.changes();
   return world;
@@ -35,7 +24,7 @@ async function open(
 
 /** What the requester is shown once. */
 async function revealed(at: TimedWorld, operationId: string): Promise<string> {
-  const [row] = await database.sql<{ token: string }>(
+  const [row] = await stage.database.sql<{ token: string }>(
     `SELECT token FROM capabilities WHERE operation_id = $1 AND action = 'secret.reveal'`,
     [operationId],
   );
@@ -47,7 +36,7 @@ function passwordIn({ vm }: TimedWorld, user = "root"): string | undefined {
   return vm().guest.passwords[user];
 }
 
-describe("scenario 13", () => {
+describe("who takes a password when", () => {
   it("the agent answers: active now, shown once, and nowhere else", async () => {
     const { log, logged } = recordingLog();
     const at = await open({ runtime: { log }, engine: { log } });
@@ -85,7 +74,7 @@ describe("scenario 13", () => {
     );
     expect(passwordIn(at)).toBe(before);
     expect(at.changes()).toEqual(["PUT V/config", "PUT V/cloudinit"]);
-    const { view } = await renderCard(database, operation.id, "customer");
+    const { view } = await renderCard(stage.database, operation.id, "customer");
     expect(view.buttons?.map(({ label }) => label)).toEqual(["Stop and start it now", "Show password once"]);
 
     const [offered] = await at.offersOf(operation.id);
@@ -100,11 +89,11 @@ describe("scenario 13", () => {
 
 /** Every row of every table, as text. */
 async function everythingKept(): Promise<string> {
-  const tables = await database.sql<{ name: string }>(
+  const tables = await stage.database.sql<{ name: string }>(
     `SELECT table_name AS name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'`,
   );
   const rows = await Promise.all(
-    tables.map(({ name }) => database.sql(`SELECT t::text AS row FROM "${name}" t`)),
+    tables.map(({ name }) => stage.database.sql(`SELECT t::text AS row FROM "${name}" t`)),
   );
   return JSON.stringify(rows);
 }
@@ -229,8 +218,7 @@ describe("answers that are lost", () => {
       expect(later, `${kind} ${status}`).toMatchObject({ output: { passwordActive: "after_next_boot" } });
       await at.order("server.power", { ...WEB, action: "reboot" });
       expect(passwordIn(at)).toBe(await revealed(at, later.id));
-      await at.close();
-      world = undefined;
+      await stage.clear();
     }
   });
 
@@ -249,10 +237,10 @@ describe("answers that are lost", () => {
     const { log, logged } = recordingLog();
     const at = await open({ runtime: { log }, engine: { log } });
     const operationId = await at.begin("server.password", WEB);
-    const [row] = await database.sql<{ id: string }>(`SELECT id FROM secrets WHERE operation_id = $1`, [
+    const [row] = await stage.database.sql<{ id: string }>(`SELECT id FROM secrets WHERE operation_id = $1`, [
       operationId,
     ]);
-    const password = await at.engine.secrets.read(database, row?.id ?? "");
+    const password = await at.engine.secrets.read(stage.database, row?.id ?? "");
     at.simulator.addFault({
       path: "/agent/set-user-password$",
       kind: "status",

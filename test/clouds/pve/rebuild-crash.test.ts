@@ -1,8 +1,7 @@
 /** A worker dies at each moment of a rebuild and of its undoing: another one ends it, with one system that runs. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { OperationRow } from "../../../src/core/operations/rows.ts";
-import type { Database } from "../../../src/database/client.ts";
-import { testDatabase } from "../../support/database.ts";
+import { useStage } from "../../support/stage.ts";
 import { type Campaign, surviveDeaths } from "./deaths.ts";
 import {
   createScene,
@@ -15,21 +14,10 @@ import {
   UBUNTU,
 } from "./rebuild-scene.ts";
 
-let database: Database;
-let opened: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await opened?.close();
-  opened = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
-  opened = await createScene({ database, ...options });
-  return opened;
+  return stage.keep(await createScene({ database: stage.database, ...options }));
 }
 
 describe("a worker that dies during a rebuild", () => {

@@ -1,27 +1,15 @@
 /** A rebuild that fails or is cancelled: before the switch nothing has happened, after it nothing is undone. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { runSync } from "../../../src/core/sync/run.ts";
-import type { Database } from "../../../src/database/client.ts";
 import { newId } from "../../../src/database/id.ts";
-import { testDatabase } from "../../support/database.ts";
+import { useStage } from "../../support/stage.ts";
 import { silent } from "../../support/world.ts";
 import { createScene, NEW, OLD, type Scene, type SceneOptions, UBUNTU } from "./rebuild-scene.ts";
 
-let database: Database;
-let opened: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await opened?.close();
-  opened = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
-  opened = await createScene({ database, ...options });
-  return opened;
+  return stage.keep(await createScene({ database: stage.database, ...options }));
 }
 
 describe("a failure before the switch", () => {
@@ -287,7 +275,13 @@ describe("a failure after the switch", () => {
   it("given up: the server is the new system, and a sync reports what is left of the old one", async () => {
     const at = await open();
     const sync = () =>
-      runSync({ database, cloud: at.cloud, resource: "servers", requester: "test", log: silent });
+      runSync({
+        database: stage.database,
+        cloud: at.cloud,
+        resource: "servers",
+        requester: "test",
+        log: silent,
+      });
     const seen: unknown[] = [];
     at.beforeStep("pve.switch", async () => seen.push((await sync()).lateTwins));
     at.beforeStep("pve.retire", async () => {

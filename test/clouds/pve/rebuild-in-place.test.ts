@@ -1,24 +1,12 @@
 /** A rebuild without room for two systems: the old one goes first, and whatever fails then is gone on with. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Database } from "../../../src/database/client.ts";
-import { testDatabase } from "../../support/database.ts";
+import { describe, expect, it } from "vitest";
+import { useStage } from "../../support/stage.ts";
 import { createScene, fillUp, NEW, OLD, type Scene, type SceneOptions, TIGHT } from "./rebuild-scene.ts";
 
-let database: Database;
-let opened: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await opened?.close();
-  opened = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
-  opened = await createScene({ database, ...options });
-  return opened;
+  return stage.keep(await createScene({ database: stage.database, ...options }));
 }
 
 describe("in place, because there is no room for both", () => {

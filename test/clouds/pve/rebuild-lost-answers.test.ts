@@ -1,24 +1,12 @@
 /** Answers to writes of a rebuild are lost: one system in the end, never two that run, no disk too early. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Database } from "../../../src/database/client.ts";
-import { testDatabase } from "../../support/database.ts";
+import { describe, expect, it } from "vitest";
+import { useStage } from "../../support/stage.ts";
 import { createScene, expectOne, OLD, type Scene, type SceneOptions, UBUNTU } from "./rebuild-scene.ts";
 
-let database: Database;
-let opened: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await opened?.close();
-  opened = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
-  opened = await createScene({ database, ...options });
-  return opened;
+  return stage.keep(await createScene({ database: stage.database, ...options }));
 }
 
 const WRITES: readonly (readonly [step: string, method: string, path: string])[] = [

@@ -1,25 +1,13 @@
 /** What a rebuild could fail at is found before anything is changed: PVE is asked for nothing but what it reads. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Database } from "../../../src/database/client.ts";
+import { describe, expect, it } from "vitest";
 import { newId } from "../../../src/database/id.ts";
-import { testDatabase } from "../../support/database.ts";
+import { useStage } from "../../support/stage.ts";
 import { createScene, fillUp, OLD, type Scene, type SceneOptions, TIGHT, UBUNTU } from "./rebuild-scene.ts";
 
-let database: Database;
-let opened: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await opened?.close();
-  opened = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
-  opened = await createScene({ database, ...options });
-  return opened;
+  return stage.keep(await createScene({ database: stage.database, ...options }));
 }
 
 describe("a rebuild is refused with nothing changed", () => {
@@ -124,14 +112,14 @@ describe("a rebuild is refused with nothing changed", () => {
   it("at once, for a protected server, one that billing has suspended, and an image that is too big", async () => {
     const at = await open();
     const ask = () => at.ask(at.ada, "server.rebuild", { server: "web-1", ...UBUNTU });
-    await database.sql(`UPDATE servers SET delete_protected = true`);
+    await stage.database.sql(`UPDATE servers SET delete_protected = true`);
     await expect(ask()).rejects.toMatchObject({
       message: expect.stringMatching(/protected against deletion/u),
     });
-    await database.sql(`UPDATE servers SET delete_protected = false, suspended_at = clock()`);
+    await stage.database.sql(`UPDATE servers SET delete_protected = false, suspended_at = clock()`);
     await expect(ask()).rejects.toMatchObject({ message: expect.stringMatching(/suspended by billing/u) });
-    await database.sql(`UPDATE servers SET suspended_at = NULL`);
-    await database.sql(`UPDATE images SET min_disk_gib = 11`);
+    await stage.database.sql(`UPDATE servers SET suspended_at = NULL`);
+    await stage.database.sql(`UPDATE images SET min_disk_gib = 11`);
     await expect(ask()).rejects.toMatchObject({
       message: expect.stringMatching(/at least 0 MiB and 11 GiB/u),
     });

@@ -1,8 +1,7 @@
 /** A server gets a new system beside its old one: what its customer keeps, and what the cluster has in the end. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Database } from "../../../src/database/client.ts";
+import { describe, expect, it } from "vitest";
 import { newId } from "../../../src/database/id.ts";
-import { testDatabase } from "../../support/database.ts";
+import { useStage } from "../../support/stage.ts";
 import {
   createScene,
   fillUp,
@@ -14,21 +13,10 @@ import {
   UBUNTU,
 } from "./rebuild-scene.ts";
 
-let database: Database;
-let opened: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await opened?.close();
-  opened = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
-  opened = await createScene({ database, ...options });
-  return opened;
+  return stage.keep(await createScene({ database: stage.database, ...options }));
 }
 
 const KEY =
@@ -98,7 +86,7 @@ describe("beside the old system", () => {
     const at = await open();
     const before = at.vm(OLD)?.guest.passwords["root"];
     const { id } = await at.order("server.rebuild", UBUNTU, at.ada);
-    const [offered] = await database.sql<{ token: string }>(
+    const [offered] = await stage.database.sql<{ token: string }>(
       `SELECT token FROM capabilities WHERE operation_id = $1 AND action = 'secret.reveal'`,
       [id],
     );
@@ -184,7 +172,7 @@ describe("beside the old system", () => {
   it("tells the team, and nobody else, what in PVE names the old number", async () => {
     const at = await open();
     const { id } = await at.order("server.rebuild", UBUNTU, at.ada);
-    const rows = await database.sql<{ audience: string; text: string }>(
+    const rows = await stage.database.sql<{ audience: string; text: string }>(
       `SELECT audience, text FROM operation_log WHERE operation_id = $1 AND text LIKE '%VM 100%'`,
       [id],
     );
@@ -205,12 +193,12 @@ describe("beside the old system", () => {
   it("empties the list of snapshots, which were the old disk's", async () => {
     const at = await open();
     const { id } = await at.server();
-    await database.sql(
+    await stage.database.sql(
       `INSERT INTO snapshots (id, server_id, name, description, with_memory, synced_at) VALUES ($1, $2, 's1', '', false, clock())`,
       [newId(), id],
     );
     await at.order("server.rebuild", UBUNTU);
-    expect(await database.sql(`SELECT name FROM snapshots WHERE server_id = $1`, [id])).toEqual([]);
+    expect(await stage.database.sql(`SELECT name FROM snapshots WHERE server_id = $1`, [id])).toEqual([]);
   });
 
   it("can be done again and again, never under a number that was used", async () => {
@@ -268,12 +256,12 @@ describe("reinstall", () => {
 
   it("says so when the image is no longer offered, or was never known", async () => {
     const at = await open();
-    await database.sql(`UPDATE servers SET image_name = 'debian-9'`);
+    await stage.database.sql(`UPDATE servers SET image_name = 'debian-9'`);
     await expect(at.ask(at.ada, "server.reinstall", { server: "web-1" })).rejects.toMatchObject({
       code: "not_found",
       message: expect.stringMatching(/^The image debian-9 that web-1 .* is no longer offered\. Choose one:/u),
     });
-    await database.sql(`UPDATE servers SET image_name = NULL`);
+    await stage.database.sql(`UPDATE servers SET image_name = NULL`);
     await expect(at.ask(at.ada, "server.reinstall", { server: "web-1" })).rejects.toMatchObject({
       code: "wrong_state",
     });

@@ -1,24 +1,13 @@
 /** Rescue on the whole road: into it and out of it, from wherever it was broken off, with PVE itself saying what is so. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { runSync } from "../../../src/core/sync/run.ts";
-import type { Database } from "../../../src/database/client.ts";
 import type { Fault } from "../../../src/sandbox/pve/index.ts";
-import { testDatabase } from "../../support/database.ts";
+import { useStage } from "../../support/stage.ts";
 import { silent } from "../../support/world.ts";
 import { surviveDeaths } from "./deaths.ts";
 import { createScene, OLD, type Scene } from "./rebuild-scene.ts";
 
-let database: Database;
-let scene: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await scene?.close();
-  scene = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 const ISO = "local:iso/rescue.iso";
 const PUT = "PUT /nodes/{node}/qemu/{vmid}/config";
@@ -27,8 +16,7 @@ const START = "POST /nodes/{node}/qemu/{vmid}/status/start";
 
 /** On n1, where rescue.iso is the seed's. */
 async function open(client: { rescueIso?: string } = { rescueIso: ISO }): Promise<Scene> {
-  scene = await createScene({ database, client });
-  return scene;
+  return stage.keep(await createScene({ database: stage.database, client }));
 }
 
 /** What a rescue may not leave behind. */
@@ -75,9 +63,15 @@ describe("a rescue", () => {
     const at = await open();
     const before = traceOf(at);
     await at.order("server.rescue");
-    await database.sql(`UPDATE servers SET state = 'active'`);
+    await stage.database.sql(`UPDATE servers SET state = 'active'`);
     await at.time.later(1_000);
-    await runSync({ database, cloud: at.cloud, resource: "servers", requester: "test", log: silent });
+    await runSync({
+      database: stage.database,
+      cloud: at.cloud,
+      resource: "servers",
+      requester: "test",
+      log: silent,
+    });
     expect(await at.server()).toMatchObject({ state: "rescue" });
     expect(await at.order("server.unrescue")).toMatchObject({ state: "succeeded" });
     expect(traceOf(at)).toEqual(before);
@@ -328,7 +322,7 @@ describe("a worker that dies at each moment of a rescue", { timeout: 120_000 }, 
     const gone = Object.keys(there).filter((key) => config[key] === undefined);
     const nothing = Object.fromEntries(gone.map((key) => [key, null]));
     at.simulator.changeVm(OLD, { config: { ...config, ...nothing } });
-    await database.sql(`UPDATE servers SET state = $1`, [state]);
+    await stage.database.sql(`UPDATE servers SET state = $1`, [state]);
   }
 
   /** Its settings outside and inside of a rescue, as the real ones leave them. */
@@ -374,7 +368,7 @@ describe("a worker that dies at each moment of a rescue", { timeout: 120_000 }, 
 it("the finished card of a rescue offers the way back", async () => {
   const at = await open();
   const { id } = await at.order("server.rescue");
-  const [button] = await database.sql<{ token: string }>(
+  const [button] = await stage.database.sql<{ token: string }>(
     `SELECT token FROM capabilities WHERE operation_id = $1 AND action = 'server.unrescue'`,
     [id],
   );

@@ -1,10 +1,9 @@
 /** server.resize and server.restart on Proxmox VE: each part tells what came of it, and nothing counts before it does. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { Principal } from "../../../src/core/access.ts";
 import { renderCard } from "../../../src/core/operations/card.ts";
 import { createWorker } from "../../../src/core/operations/worker.ts";
-import type { Database } from "../../../src/database/client.ts";
-import { testDatabase } from "../../support/database.ts";
+import { useStage } from "../../support/stage.ts";
 import { recordingLog } from "../recording-log.ts";
 import { surviveDeaths } from "./deaths.ts";
 import { openTimedWorld, type TimedWorld } from "./timed-world.ts";
@@ -12,21 +11,11 @@ import { BUILD, type PveWorldOptions } from "./world.ts";
 
 const GIB = 2 ** 30;
 const WEB = { server: "web-1" };
-let database: Database;
-let world: TimedWorld | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await world?.close();
-  world = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 /** With web-1 of Ada: 2 vCPU, 2 GiB, 10 GiB; it runs. */
 async function open(options: Omit<PveWorldOptions, "database"> = {}): Promise<TimedWorld> {
-  world = await openTimedWorld({ database, ...options });
+  const world = stage.keep(await openTimedWorld({ database: stage.database, ...options }));
   await world.order("server.build", BUILD);
   world.changes();
   return world;
@@ -194,7 +183,7 @@ describe("parts", () => {
   });
 });
 
-describe("scenario 8", () => {
+describe("a disk task that takes its time, or fails", () => {
   it("a disk task of 11 minutes is waited for without a lie, and then it is done", async () => {
     const { log, logged } = recordingLog();
     const at = await open({ runtime: { log } });
@@ -209,7 +198,7 @@ describe("scenario 8", () => {
       await worker.tick();
       expect(["running", "waiting"]).toContain((await at.operation(operationId)).state);
       expect(await at.row()).toMatchObject({ state: "resizing", diskGib: 10 });
-      const { view } = await renderCard(database, operationId, "customer");
+      const { view } = await renderCard(stage.database, operationId, "customer");
       details.push(view.steps?.find(({ label }) => label === "Grow the disk")?.detail);
     }
     expect(details.at(-1)).toMatch(/10 min/u);
@@ -289,7 +278,7 @@ describe("what waits for a stop and start", () => {
       diskGib: 20,
       planCode: null,
     });
-    const { view } = await renderCard(database, operation.id, "customer");
+    const { view } = await renderCard(stage.database, operation.id, "customer");
     expect(view.buttons?.map(({ label }) => label)).toContain("Stop and start it now");
 
     const restarted = await press(at, operation.id, at.ada);
@@ -377,8 +366,7 @@ describe("answers that are lost, and what is busy for a moment", () => {
       expect(at.vm()).toMatchObject({ pending: {}, guest: { boots: 2 }, config: { memory: "4096" } });
       expect(diskOf(at)).toBe(20);
       expect(at.simulator.state.tasks.filter(({ type }) => type === "qmreboot")).toHaveLength(1);
-      await at.close();
-      world = undefined;
+      await stage.clear();
     }
   });
 
@@ -411,8 +399,7 @@ describe("answers that are lost, and what is busy for a moment", () => {
         problem: null,
       });
       expect(at.vm()).toMatchObject({ status: "running", guest: { boots: 2 } });
-      await at.close();
-      world = undefined;
+      await stage.clear();
     }
   });
 

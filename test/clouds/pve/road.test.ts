@@ -1,27 +1,16 @@
 /** The whole road on PVE: orders through the entrance, the engine, the client, and what the cluster has in the end. */
-import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import type { Database } from "../../../src/database/client.ts";
-import { clean, testDatabase } from "../../support/database.ts";
+import { expect, it } from "vitest";
+import { clean } from "../../support/database.ts";
 import { ed25519Key } from "../../support/ssh-key.ts";
+import { useStage } from "../../support/stage.ts";
 import { BUILD, createPveWorld, type PveWorld, type PveWorldOptions } from "./world.ts";
 
 const GIB = 2 ** 30;
-let database: Database;
-let world: PveWorld | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await world?.close();
-  world = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<PveWorldOptions, "database"> = {}): Promise<PveWorld> {
-  await clean(database);
-  world = await createPveWorld({ database, ...options });
-  return world;
+  await clean(stage.database);
+  return stage.keep(await createPveWorld({ database: stage.database, ...options }));
 }
 
 const KEY = ed25519Key("ada+laptop@example.com");
@@ -46,9 +35,11 @@ it("builds a server on the node that was asked for, with all that was ordered, b
   expect(vm?.config["net0"]).toMatch(/bridge=vmbr0$/u);
   // PVE stores the percent-encoded list; the guest got the key itself.
   expect(vm?.guest).toMatchObject({ hostname: "web-1", boots: 1, sshKeys: [KEY] });
-  const [row] = await database.sql<{ state: string; data: Record<string, unknown>; addresses: string[] }>(
-    `SELECT state, provider_data AS data, addresses FROM servers WHERE name = 'web-1'`,
-  );
+  const [row] = await stage.database.sql<{
+    state: string;
+    data: Record<string, unknown>;
+    addresses: string[];
+  }>(`SELECT state, provider_data AS data, addresses FROM servers WHERE name = 'web-1'`);
   expect(row).toMatchObject({
     state: "active",
     data: { node: "n2", smbiosUuid: vm?.uuid, bootDisk: "scsi0" },

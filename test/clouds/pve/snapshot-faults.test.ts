@@ -1,32 +1,20 @@
 /** Snapshots when answers are lost, workers die, and PVE's own work is broken off: nothing twice, and nothing claimed. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { runSync } from "../../../src/core/sync/run.ts";
-import type { Database } from "../../../src/database/client.ts";
 import type { Fault } from "../../../src/sandbox/pve/index.ts";
-import { testDatabase } from "../../support/database.ts";
+import { useStage } from "../../support/stage.ts";
 import { silent } from "../../support/world.ts";
 import { surviveDeaths } from "./deaths.ts";
 import { createScene, OLD, type Scene } from "./rebuild-scene.ts";
 
-let database: Database;
-let scene: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await scene?.close();
-  scene = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(): Promise<Scene> {
-  scene = await createScene({ database });
-  return scene;
+  return stage.keep(await createScene({ database: stage.database }));
 }
 
 function rows() {
-  return database.sql<{ name: string; description: string }>(`SELECT name, description FROM snapshots`);
+  return stage.database.sql<{ name: string; description: string }>(`SELECT name, description FROM snapshots`);
 }
 
 function tasksOf(at: Scene, type: string): string[] {
@@ -36,7 +24,13 @@ function tasksOf(at: Scene, type: string): string[] {
 async function sync(at: Scene): Promise<void> {
   await at.time.later(1_000);
   const { cloud } = at;
-  const report = await runSync({ database, cloud, resource: "servers", requester: "test", log: silent });
+  const report = await runSync({
+    database: stage.database,
+    cloud,
+    resource: "servers",
+    requester: "test",
+    log: silent,
+  });
   expect(report).toMatchObject({ state: "completed", errors: [] });
 }
 

@@ -1,27 +1,15 @@
 /** Snapshots on the whole road: taken, gone back to, deleted; what PVE does to them, and what others do. */
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { ServiceError } from "../../../src/core/errors.ts";
 import { runSync } from "../../../src/core/sync/run.ts";
-import type { Database } from "../../../src/database/client.ts";
-import { testDatabase } from "../../support/database.ts";
+import { useStage } from "../../support/stage.ts";
 import { silent } from "../../support/world.ts";
 import { build, createScene, GIB, OLD, type Scene, type SceneOptions } from "./rebuild-scene.ts";
 
-let database: Database;
-let scene: Scene | undefined;
-
-beforeAll(async () => {
-  database = await testDatabase();
-});
-afterEach(async () => {
-  await scene?.close();
-  scene = undefined;
-});
-afterAll(() => database.close());
+const stage = useStage();
 
 async function open(options: Omit<SceneOptions, "database"> = {}): Promise<Scene> {
-  scene = await createScene({ database, ...options });
-  return scene;
+  return stage.keep(await createScene({ database: stage.database, ...options }));
 }
 
 const V = `/nodes/n1/qemu/${OLD}`;
@@ -34,7 +22,7 @@ interface Row {
 }
 
 function rows(): Promise<Row[]> {
-  return database.sql<Row>(
+  return stage.database.sql<Row>(
     `SELECT name, description, with_memory AS memory, taken_at AS "takenAt" FROM snapshots ORDER BY taken_at, name`,
   );
 }
@@ -52,7 +40,13 @@ async function takenBySomebody(at: Scene, name: string, more = ""): Promise<void
 async function sync(at: Scene): Promise<void> {
   await at.time.later(1_000);
   const { cloud } = at;
-  const report = await runSync({ database, cloud, resource: "servers", requester: "test", log: silent });
+  const report = await runSync({
+    database: stage.database,
+    cloud,
+    resource: "servers",
+    requester: "test",
+    log: silent,
+  });
   expect(report).toMatchObject({ state: "completed", errors: [] });
 }
 
@@ -115,7 +109,7 @@ describe("a snapshot", () => {
       description: before?.description,
       config: { memory: "2048", parent: "small" },
     });
-    const [row] = await database.sql(
+    const [row] = await stage.database.sql(
       `SELECT state, memory_mib AS "memoryMib", disk_gib AS "diskGib" FROM servers WHERE name = 'web-1'`,
     );
     expect(row).toEqual({ state: "active", memoryMib: 2048, diskGib: 10 });
@@ -218,7 +212,7 @@ describe("a snapshot", () => {
 it("a server that billing has suspended is neither taken back to a snapshot nor started into a rescue", async () => {
   const at = await open({ client: { rescueIso: "local:iso/rescue.iso" } });
   await at.order("snapshot.create", { name: "s1" });
-  await database.sql(`UPDATE servers SET suspended_at = clock()`);
+  await stage.database.sql(`UPDATE servers SET suspended_at = clock()`);
   for (const [command, options] of [
     ["snapshot.rollback", { snapshot: "s1" }],
     ["server.rescue", {}],
@@ -252,7 +246,7 @@ describe("somebody else's snapshot", () => {
   it("of that name, taken at another time than the one that was meant, is neither gone back to nor deleted", async () => {
     const at = await open();
     await at.order("snapshot.create", { name: "s1" });
-    await database.sql(`UPDATE snapshots SET taken_at = taken_at - interval '1 hour'`);
+    await stage.database.sql(`UPDATE snapshots SET taken_at = taken_at - interval '1 hour'`);
     at.changes();
     for (const command of ["snapshot.rollback", "snapshot.delete"]) {
       expect(await at.order(command, { snapshot: "s1" }), command).toMatchObject({
