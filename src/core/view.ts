@@ -24,12 +24,19 @@ export interface ViewButton {
   confirm?: { title: string; text: string; yes: string; no: string };
 }
 
+/** An address of ours, to be opened in a browser; `url` is never anybody's input. */
+export interface ViewLink {
+  label: string;
+  url: string;
+}
+
 export interface View {
   title: string;
   tone: Tone;
   /** Above everything else, one line each: what holds for all that the answer is about (maintenance). */
   banner?: string[];
   text?: string;
+  link?: ViewLink;
   fields?: ViewField[];
   table?: { columns: string[]; rows: string[][]; empty: string };
   steps?: ViewStep[];

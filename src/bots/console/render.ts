@@ -45,6 +45,8 @@ export function renderView(view: View, options: RenderOptions): string {
   const blocks: string[][] = [];
   if (view.banner !== undefined) blocks.push(bannerLines(view.banner, width, paint));
   if (view.text !== undefined && view.text !== "") blocks.push(wrapped(printable(view.text), width));
+  // Whole, however narrow the terminal is: it is copied from there.
+  if (view.link !== undefined) blocks.push([`${printable(view.link.label)}:`, view.link.url]);
   if (view.fields !== undefined) blocks.push(fieldLines(view.fields, width, paint));
   if (view.table !== undefined) blocks.push(tableLines(view.table, width, paint));
   if (view.steps !== undefined) blocks.push(view.steps.map((step) => stepLine(step, paint)));

@@ -146,7 +146,7 @@ export function bannerLines(banner: View["banner"]): string[] {
   return bannerTexts(banner).map((text) => `🚧 ${line(text, MAX_BANNER)}`);
 }
 
-function descriptionOf({ banner, text, steps = [], table }: View, room: number): string {
+function descriptionOf({ banner, text, link, steps = [], table }: View, room: number): string {
   const parts: string[] = [];
   let left = room;
   const add = (part: string): void => {
@@ -157,6 +157,8 @@ function descriptionOf({ banner, text, steps = [], table }: View, room: number):
   add(bannerLines(banner).join("\n"));
   const alone = steps.length === 0 && table === undefined;
   add(escapeTo(paragraph(text ?? ""), alone ? left : Math.min(1_500, left)));
+  // The brackets keep Discord from a preview, for which it would fetch it.
+  if (link !== undefined) add(`[${line(link.label, MAX_LABEL)}](<${link.url}>)`);
   add(stepLines(steps, table === undefined ? left : Math.floor(left / 2)));
   if (table !== undefined) add(tableText(table, left));
   return parts.join("\n\n");

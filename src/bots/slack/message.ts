@@ -1,6 +1,6 @@
 /** A view → a Slack message (Block Kit and its text fallback). The limits are Block Kit's; neither SDK checks them. */
 import type { types } from "@slack/bolt";
-import type { Tone, View, ViewButton, ViewField, ViewStep } from "../../core/view.ts";
+import type { Tone, View, ViewButton, ViewField, ViewLink, ViewStep } from "../../core/view.ts";
 import { bannerTexts, paragraph, plain } from "../text.ts";
 import { escapeTo, line } from "./text.ts";
 
@@ -68,6 +68,7 @@ function blocksOf(view: View, surface: "message" | "modal", room: Room): Block[]
     ...bannerBlocks(view.banner),
     { type: "header", text: { type: "plain_text", text: headline(view), emoji: false } },
     ...(view.text === undefined ? [] : sections(paragraph(view.text, room.text).split("\n"))),
+    ...(view.link === undefined ? [] : [linkBlock(view.link)]),
     ...fieldBlocks(view.fields ?? [], room),
     ...stepBlocks(view.steps ?? [], room),
     ...(view.table === undefined ? [] : tableBlocks(view.table, surface, room)),
@@ -117,6 +118,10 @@ export function sections(lines: readonly string[]): Block[] {
   }
   flush();
   return blocks;
+}
+
+function linkBlock({ label, url }: ViewLink): Block {
+  return { type: "section", text: { type: "mrkdwn", text: `<${url}|${line(label, 150)}>`, verbatim: true } };
 }
 
 function fieldBlocks(fields: readonly ViewField[], room: Room): Block[] {
@@ -204,6 +209,7 @@ function button({ token, label, style, purpose, confirm }: ViewButton): types.Bu
 function fallbackOf(view: View): string {
   const lines = [...bannerLines(view.banner), headline(view)];
   if (view.text !== undefined) lines.push(paragraph(view.text));
+  if (view.link !== undefined) lines.push(`${plain(view.link.label)}: ${view.link.url}`);
   for (const { label, value } of view.fields ?? []) lines.push(`${plain(label)}: ${plain(value)}`);
   for (const step of view.steps ?? []) lines.push(stepLine(step));
   if (view.table !== undefined) {
