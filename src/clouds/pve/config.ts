@@ -80,6 +80,11 @@ export function isProtected(config: VmConfig): boolean {
   return config["protection"] === "1";
 }
 
+/** PVE's `onboot`. */
+export function startsWithNode(config: VmConfig): boolean {
+  return config["onboot"] === "1";
+}
+
 /** Lower case; a clone always gets a new one. */
 export function smbiosUuidOf(config: VmConfig): string | null {
   return properties(config["smbios1"] ?? "")["uuid"]?.toLowerCase() ?? null;

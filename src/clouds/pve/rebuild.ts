@@ -3,6 +3,7 @@
 import type { RebuildOrder } from "../../core/cloud.ts";
 import type { PlannedStep, StepDefinition } from "../../core/operations/step.ts";
 import type { PveClient } from "./client.ts";
+import { autostartBackStep, autostartStep, planAutostart } from "./steps/autostart.ts";
 import { planClone } from "./steps/clone.ts";
 import { planConfigure } from "./steps/configure.ts";
 import { planDisk } from "./steps/disk.ts";
@@ -24,7 +25,7 @@ export function planRebuild(order: RebuildOrder): PlannedStep[] {
     planTakeOver({ vcpus: order.size.vcpus, newKeys: order.sshKeys !== undefined }),
     planDisk({ diskGib: order.size.diskGib }),
   ];
-  const begin = [planStartNew(), planReady(), planSwitch()];
+  const begin = [planAutostart(), planStartNew(), planReady(), planSwitch()];
   return order.inPlace
     ? [...check, planRetireHalt(), planRetire(), ...build, ...begin]
     : [...check, ...build, planRetireHalt(), ...begin, planRetire()];
@@ -35,6 +36,8 @@ export function rebuildSteps(client: PveClient): StepDefinition[] {
     rebuildCheckStep(client),
     takeOverStep(client),
     retireHaltStep(client),
+    autostartStep(client),
+    autostartBackStep(client),
     startNewStep(client),
     switchStep(client),
     retireStep(client),

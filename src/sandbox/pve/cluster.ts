@@ -58,7 +58,7 @@ export interface Cluster extends Paced {
   locks: Map<number, Lock>;
   requests: RequestLogEntry[];
   counts: Map<string, number>;
-  /** When two running VMs had one MAC address: PVE lets them, and their network breaks. */
+  /** When two VMs that ran, or would start with their node, had one MAC address: PVE lets them, and their network breaks. */
   macClashes: string[];
   /** Called when the traps change. */
   watchers: Set<() => void>;

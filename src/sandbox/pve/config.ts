@@ -15,6 +15,7 @@ import {
 } from "./cluster.ts";
 import { createDrive } from "./disks.ts";
 import { NIC_MODELS } from "./formats.ts";
+import { noteMacClashes } from "./macs.ts";
 import { isCloudInit, isDrive, isOption, privilegesFor, shown, takesEffectLive } from "./options.ts";
 import { addUnused, checkUnusedProtection, freeVolume, parseDrive } from "./storage.ts";
 import type { Work } from "./tasks.ts";
@@ -192,6 +193,12 @@ export function applyChange(cluster: Cluster, work: Pick<Work, "log" | "warn">, 
   dropEmptyChanges(vm);
   if (vm.run) applyLive(cluster, vm);
   else applyPending(cluster, vm);
+  if (startsWithNode(vm))
+    noteMacClashes(cluster, vm, { how: "starts with its node", isRival: startsWithNode });
+}
+
+function startsWithNode(vm: Vm): boolean {
+  return vm.config.get("onboot") === "1";
 }
 
 interface Removal {

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import type { Cluster } from "./cluster.ts";
 import { cloudInitValues } from "./config.ts";
 import { agentAnswersAt } from "./knobs.ts";
+import { macOf } from "./macs.ts";
 import { drivesOf } from "./storage.ts";
 import type { Vm } from "./types.ts";
 import { parseProperties } from "./wire.ts";
@@ -124,16 +125,6 @@ function addressesOf(vm: Vm, index: number): Interface["ip-addresses"] {
     found.push({ "ip-address": address, "ip-address-type": type, prefix: Number(prefix) });
   }
   return found;
-}
-
-/** "virtio=BC:24:11:00:00:01,bridge=vmbr0" */
-function macOf(card: string): string {
-  return card.split(",")[0]?.split("=")[1] ?? "";
-}
-
-/** The MAC addresses that a VM's cards have. */
-export function macsOf(vm: Vm): string[] {
-  return [...vm.config].filter(([key]) => /^net\d+$/.test(key)).map(([, value]) => macOf(value));
 }
 
 /** A DHCP server knows a card by its MAC address, whichever VM has it. */

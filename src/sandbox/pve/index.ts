@@ -74,7 +74,7 @@ export interface PveSimulator {
     readonly requests: RequestLogEntry[];
     /** How often, by "METHOD /path/{template} status". */
     readonly counts: Record<string, number>;
-    /** When two running VMs had one MAC address. */
+    /** When two VMs that ran, or would start with their node, had one MAC address. */
     readonly macClashes: readonly string[];
     readonly faults: readonly Fault[];
     readonly taskFaults: readonly TaskFault[];

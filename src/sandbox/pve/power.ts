@@ -3,9 +3,10 @@ import { pause, pauseExactly } from "../pace.ts";
 import { type Cluster, checkLock, findVm, isTemplate, untilTraps } from "./cluster.ts";
 import { applyPending } from "./config.ts";
 import * as format from "./formats.ts";
-import { agentAnswers, agentEnabled, boot, macsOf, makeCloudInit } from "./guest.ts";
+import { agentAnswers, agentEnabled, boot, makeCloudInit } from "./guest.ts";
 import { has } from "./knobs.ts";
 import { holdLock, withLock } from "./locks.ts";
+import { noteMacClashes } from "./macs.ts";
 import { type Call, type Method, method } from "./router.ts";
 import { boolean, integer, string } from "./schema.ts";
 import {
@@ -240,12 +241,7 @@ let processes = 10_000;
 
 export function run(cluster: Cluster, vm: Vm): void {
   processes += 1;
-  const macs = new Set(macsOf(vm));
-  for (const other of cluster.vms.values()) {
-    if (other === vm || !other.run) continue;
-    const shared = macsOf(other).filter((mac) => macs.has(mac));
-    cluster.macClashes.push(...shared.map((mac) => `VM ${vm.vmid} started with ${mac} of VM ${other.vmid}`));
-  }
+  noteMacClashes(cluster, vm, { how: "started", isRival: (other) => other.run !== undefined });
   vm.run = { startedAt: Date.now(), pid: processes, paused: false, agentAt: Infinity, commands: new Map() };
   boot(cluster, vm);
 }

@@ -53,14 +53,24 @@ const LIVES: Record<string, readonly Order[]> = {
     ["snapshot.rollback", { server: "web-1", snapshot: "first" }],
     ["snapshot.delete", { server: "web-1", snapshot: "second" }],
     ["snapshot.delete", { server: "web-1", snapshot: "first" }],
+    ["(starts with its node)", {}],
     ["server.rebuild", { server: "web-1", image: "debian-12" }],
     ["server.reinstall", { server: "web-1" }],
   ],
   "that does not start, and is undone": [
     ["server.build", BUILD, { vmid: 100_000 }],
     ["server.build", BUILD],
+    ["(starts with its node)", {}],
     ["server.rebuild", { server: "web-1", image: "debian-12" }, { vmid: 100_002 }],
   ],
+};
+
+/** What somebody does past us. */
+const ASIDES: Readonly<Record<string, (at: PveWorld) => void>> = {
+  "(backup)": backUp,
+  "(starts with its node)": (at) => {
+    for (const { vmid } of at.made()) at.simulator.changeVm(vmid, { config: { onboot: "1" } });
+  },
 };
 
 /** What may not happen twice. Others are absolute: asked for again, PVE does nothing. */
@@ -188,8 +198,9 @@ async function live(
   const at = await open({}, { simulator });
   const chapters: Chapter[] = [];
   for (const [nth, order] of (LIVES[name] ?? []).entries()) {
-    if (order[0] === "(backup)") {
-      backUp(at);
+    const aside = ASIDES[order[0]];
+    if (aside !== undefined) {
+      aside(at);
       chapters.push({ writes: [], truth: null });
       continue;
     }

@@ -30,7 +30,7 @@ describe("a worker that dies during a rebuild", () => {
   }
 
   async function dieEverywhere({ options, order, prepare, expectEnd, ...rest }: Case): Promise<number> {
-    const at = await open(options);
+    const at = await open({ ...options, onboot: true });
     const { moments } = await surviveDeaths(at, {
       ...rest,
       some: 4,
@@ -91,7 +91,10 @@ describe("a worker that dies during a rebuild", () => {
         );
       },
       async expectEnd(at, nth) {
-        expect({ nth, made: at.made() }).toMatchObject({ nth, made: [{ vmid: OLD, status: "running" }] });
+        expect({ nth, made: at.made() }).toMatchObject({
+          nth,
+          made: [{ vmid: OLD, status: "running", config: { onboot: "1" } }],
+        });
         expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "active" });
         expect(at.simulator.state.macClashes).toEqual([]);
         expect(at.simulator.state.volumes.filter((volume) => volume.vmid > OLD)).toEqual([]);

@@ -62,7 +62,7 @@ describe("a failure before the switch", () => {
   });
 
   it("the new system does not start: the old one runs again, and the two never ran together", async () => {
-    const at = await open();
+    const at = await open({ onboot: true });
     const old = at.vm(OLD);
     at.simulator.addTaskFault({
       task: "qmstart",
@@ -73,9 +73,10 @@ describe("a failure before the switch", () => {
     const operation = await at.order("server.rebuild", UBUNTU);
     expect(operation).toMatchObject({ state: "failed", problem: { code: "cloud_failed" } });
     await asBefore(at, old?.uuid);
-    expect(at.vm(OLD)?.guest.boots).toBe(2);
+    expect(at.vm(OLD)).toMatchObject({ guest: { boots: 2 }, config: { onboot: "1" } });
     expect((await at.steps(operation.id)).filter((step) => step.compensates !== null)).toMatchObject([
       { name: "pve.stop_new", state: "done" },
+      { name: "pve.autostart_back", state: "done" },
       { name: "pve.revive", state: "done" },
       { name: "pve.discard", state: "done" },
     ]);

@@ -15,6 +15,7 @@ const WRITES: readonly (readonly [step: string, method: string, path: string])[]
   ["pve.take_over", "PUT", "/config$"],
   ["pve.resize_disk", "PUT", "/resize$"],
   ["pve.retire_halt", "POST", "/status/shutdown$"],
+  ["pve.autostart", "PUT", "/100\\d+/config$"],
   ["pve.start_new", "POST", "/status/start$"],
   ["pve.retire", "DELETE", "/qemu/\\d+\\?"],
 ];
@@ -23,7 +24,7 @@ const ALL = WRITES.map(([step]) => step);
 describe("a lost answer to a write of a rebuild", () => {
   /** Rebuilds once for each write, whose answer is lost; returns the steps that noticed. */
   async function eachWrite(kind: "status_after" | "status" | "drop_after" | "drop", status?: number) {
-    const at = await open();
+    const at = await open({ onboot: true });
     const net0 = at.vm(OLD)?.config["net0"];
     const noticed: string[] = [];
     for (const [step, method, path] of WRITES) {
@@ -56,7 +57,7 @@ describe("a lost answer to a write of a rebuild", () => {
   });
 
   it("of every write in turn, with locks of seconds in each task", async () => {
-    const at = await open();
+    const at = await open({ onboot: true });
     const net0 = at.vm(OLD)?.config["net0"];
     for (const [step, method, path] of WRITES) {
       at.beforeStep(step, () => at.simulator.addFault({ method, path, kind: "status_after", status: 596 }));
@@ -71,10 +72,13 @@ describe("a lost answer to a write of a rebuild", () => {
   });
 
   it("while it is undone, too: the old system runs again, once, and nothing else is left", async () => {
-    const at = await open();
+    const at = await open({ onboot: true });
     const { uuid } = at.vm(OLD) ?? {};
     at.beforeStep("pve.start_new", () =>
       at.simulator.addTaskFault({ task: "qmstart", outcome: "fail", message: "QEMU exited with code 1" }),
+    );
+    at.beforeStep("pve.autostart_back", () =>
+      at.simulator.addFault({ method: "PUT", path: `/${OLD}/config$`, kind: "status_after", status: 596 }),
     );
     at.beforeStep("pve.revive", () =>
       at.simulator.addFault({ method: "POST", path: "/status/start$", kind: "status_after", status: 596 }),
@@ -83,7 +87,9 @@ describe("a lost answer to a write of a rebuild", () => {
       at.simulator.addFault({ method: "DELETE", path: "/qemu/", kind: "status_after", status: 596 }),
     );
     expect(await at.order("server.rebuild", UBUNTU)).toMatchObject({ state: "failed" });
-    expect(at.made()).toMatchObject([{ vmid: OLD, uuid, status: "running", guest: { boots: 2 } }]);
+    expect(at.made()).toMatchObject([
+      { vmid: OLD, uuid, status: "running", guest: { boots: 2 }, config: { onboot: "1" } },
+    ]);
     expect(await at.server()).toMatchObject({ externalId: String(OLD), state: "active" });
     expect(at.simulator.state.macClashes).toEqual([]);
   });

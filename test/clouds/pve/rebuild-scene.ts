@@ -23,6 +23,8 @@ export const TIGHT = { simulator: { storageBytes: 20 * GIB, nodes: ["n1"] }, cli
 
 export interface Scene extends PveWorld {
   time: Time;
+  /** The server starts with its node. */
+  onboot: boolean;
   /** Asked, confirmed, and run until it rests. */
   order(command: string, options?: Record<string, string>, by?: Principal): Promise<OperationRow>;
   /** Asked and confirmed. */
@@ -57,6 +59,8 @@ export interface SceneOptions {
   engine?: Partial<Engine>;
   /** Of the server's order. */
   build?: Record<string, string>;
+  /** The server starts with its node. */
+  onboot?: boolean;
 }
 
 function hookSteps({ cloud }: PveWorld): Map<string, () => unknown> {
@@ -96,6 +100,7 @@ export async function createScene({
   client,
   engine,
   build: extras,
+  onboot = false,
 }: SceneOptions): Promise<Scene> {
   await clean(database);
   const time = await createTime(database);
@@ -121,6 +126,7 @@ export async function createScene({
   const scene: Scene = {
     ...world,
     time,
+    onboot,
     begin,
     finish: end,
     order: async (command, options, by) => end(await begin(command, options, by)),
@@ -142,6 +148,7 @@ export async function createScene({
     },
   };
   await build(scene, "web-1", extras);
+  if (onboot) world.simulator.changeVm(OLD, { config: { onboot: "1" } });
   scene.changes();
   return scene;
 }
@@ -214,6 +221,7 @@ export async function expectOne(at: Scene, what: unknown, end: OperationRow, net
   expect(made[0]?.description.split("\n")[0]).toMatch(new RegExp(`^op:${end.id}\\.`, "u"));
   expect(made[0]?.disks["scsi0"]?.sizeBytes).toBe(10 * GIB);
   expect(await at.server()).toMatchObject({ externalId: String(made[0]?.vmid), state: "active" });
+  expect({ what, onboot: made[0]?.config["onboot"] === "1" }).toEqual({ what, onboot: at.onboot });
   expect(at.simulator.state.macClashes).toEqual([]);
   const own = at.simulator.state.volumes.filter((volume) => volume.vmid >= OLD);
   expect(new Set(own.map((volume) => volume.vmid))).toEqual(new Set([made[0]?.vmid]));

@@ -51,7 +51,7 @@ export function stopNewStep(client: PveClient): StepDefinition {
     callTimeoutMs: CALL_TIMEOUT_MS,
     evidence: "repeatable",
     async issue(context): Promise<Issued> {
-      const vm = await findNew(client, context);
+      const vm = await findOwnNew(client, context);
       if (vm === null) return { kind: "done" };
       if (await isStarting(client, vm, context.signal)) {
         return { kind: "wait", reference: {}, condition: lookCondition("waiting for its start to end") };
@@ -62,7 +62,7 @@ export function stopNewStep(client: PveClient): StepDefinition {
     async verify(context): Promise<Verdict> {
       const judged = await judgeTask(client, context, "switch the unfinished system off");
       if (judged.kind === "running") return judged.verdict;
-      const vm = await findNew(client, context);
+      const vm = await findOwnNew(client, context);
       if (vm === null) return { kind: "done" };
       const starting = await isStarting(client, vm, context.signal);
       if (!starting && (await isOff(client, vm, context.signal))) return { kind: "done" };
@@ -115,7 +115,7 @@ export function reviveStep(client: PveClient): StepDefinition {
       }
       if (rested.kind === "done") return rested;
       const { vm } = rested;
-      const made = await findNew(client, context);
+      const made = await findOwnNew(client, context);
       if (made !== null && !(await isOff(client, made, signal))) throw bothWouldRun(client, made);
       await requireUnlocked(client, vm, signal);
       const upid = await explained(client, { vm, signal }, () =>
@@ -162,7 +162,7 @@ async function restingOld(
 }
 
 /** What this operation made; null when there is nothing of it. What PVE is just destroying is off, and carries nothing more. */
-async function findNew(client: PveClient, context: StepContext): Promise<FoundVm | null> {
+export async function findOwnNew(client: PveClient, context: StepContext): Promise<FoundVm | null> {
   const found = await findMade(client, context);
   return found !== null && carries(found, context.operation.id) ? found : null;
 }

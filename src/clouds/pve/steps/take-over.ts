@@ -55,7 +55,10 @@ function isTaken(context: StepContext, key: string): boolean {
 
 function wantedOf(context: StepContext, retiring: Retiring, vm: FoundVm): VmConfig {
   const { vcpus } = Input.parse(context.input);
-  const kept = Object.fromEntries(Object.entries(retiring.kept).filter(([key]) => isTaken(context, key)));
+  const kept = Object.fromEntries(
+    // Whether it starts with its node is for pve.autostart: not while the old one may.
+    Object.entries(retiring.kept).filter(([key]) => isTaken(context, key) && key !== "onboot"),
+  );
   const { sockets } = retiring;
   const split =
     sockets > 0 && vcpus % sockets === 0 ? { sockets: `${sockets}`, cores: `${vcpus / sockets}` } : {};
