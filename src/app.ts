@@ -33,6 +33,7 @@ import { createSecretBox, dropExpiredSecrets } from "./core/secrets/box.ts";
 import { checkKeyIds, loadMasterKey } from "./core/secrets/master-key.ts";
 import { deleteDue } from "./core/servers/deletion.ts";
 import { scheduleSync } from "./core/sync/schedule.ts";
+import { scheduleTraffic } from "./core/traffic/schedule.ts";
 import { type Database, openDatabase, vacuum } from "./database/client.ts";
 import { DatabaseSetupError, isUnavailable, sqlState } from "./database/errors.ts";
 import { assertOutsideTransaction } from "./database/transaction.ts";
@@ -294,7 +295,9 @@ async function schedule(settings: Settings, { database, jobs, clouds, engine }: 
   jobs.schedule("servers.delete_due", minuteMs, () => deleteDue(engine));
   // No autovacuum runs in one process.
   if (database.mode === "embedded") jobs.schedule("database.vacuum", 60 * minuteMs, () => vacuum(database));
-  const log = engine.log;
+  const { log, wake } = engine;
+  const everyMs = settings.policies.trafficSeconds * 1000;
+  scheduleTraffic({ database, clouds, wake, log, everyMs, schedule: jobs.schedule });
   await scheduleSync({ database, clouds, log, ...settings.sync, schedule: jobs.schedule });
 }
 

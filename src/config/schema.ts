@@ -94,6 +94,9 @@ export const PlanEntry = z
     memory: sizeText('has no unit — write it as 8G or 512M, or use "memoryMib"', "8G", parseMib),
     diskGib: whole(0, MAX_GIB).optional(),
     disk: sizeText('has no unit — write it as 80G, or use "diskGib"', "80G", parseGib),
+    /** Traffic that a month includes, in and out together; unlimited when absent. */
+    bandwidthGib: whole(1, 2_000_000_000).optional(),
+    bandwidth: sizeText('has no unit — write it as 2T, or use "bandwidthGib"', "2T", parseGib),
     targets: z
       .record(
         z.string(),
@@ -114,12 +117,24 @@ export const PlanEntry = z
       { long: "diskGib", short: "disk", example: "80G", parse: parseGib },
       context,
     );
+    const allowance =
+      plan.bandwidthGib === undefined && plan.bandwidth === undefined
+        ? {}
+        : {
+            bandwidthGib: oneSize(
+              plan.bandwidthGib,
+              plan.bandwidth,
+              { long: "bandwidthGib", short: "bandwidth", example: "2T", parse: parseGib },
+              context,
+            ),
+          };
     return {
       code: plan.code,
       name: plan.name ?? plan.code,
       vcpus: plan.vcpus,
       memoryMib,
       diskGib,
+      ...allowance,
       targets: plan.targets,
     };
   });
@@ -180,6 +195,8 @@ export const Policies = z.strictObject({
   secretHours: whole(1, 720).default(24),
   /** How long a deleted server is kept, switched off, and can be brought back; 0: it is gone at once. */
   deleteGraceHours: whole(0, 720).default(0),
+  /** How often servers' traffic is counted; what a server sends after the last count before it is switched off is lost. */
+  trafficSeconds: whole(10, 120).default(60),
   allowPrivateWebhooks: z
     .array(z.string().refine(isCidr, "is no network — write it as 10.0.0.0/8 or fd00::/8"))
     .default([]),

@@ -28,6 +28,8 @@ export interface PlanSettings {
   vcpus: number;
   memoryMib: number;
   diskGib: number;
+  /** Traffic that a month includes; unlimited when absent. */
+  bandwidthGib?: number;
   /** Cloud name → what to use there. Without a flavor: the one whose sizes are exactly the plan's. */
   targets: Record<string, { flavor?: string | undefined; network?: string | undefined }>;
 }

@@ -96,6 +96,16 @@ export interface RemoteSnapshot {
 
 export interface RemoteFlavor {
   externalId: string;
+/** A server's counters since it was switched on. */
+export interface TrafficSample {
+  externalId: string;
+  /** How long it has run, in seconds; 0: it is off. */
+  uptimeS: number;
+  /** What it has received and sent; nothing while it is off. */
+  inBytes: bigint;
+  outBytes: bigint;
+}
+
   name: string;
   vcpus: number;
   memoryMib: number;
@@ -336,3 +346,8 @@ export interface Clouds {
   get(name: string): Cloud;
   list(): Cloud[];
 }
+  /**
+   * The counters of all servers of which it has some, by one call. The figures of a server are of one moment, which may be up to
+   * five minutes ago. Whose server it is they do not say.
+   */
+  traffic?(signal?: AbortSignal): Promise<TrafficSample[]>;

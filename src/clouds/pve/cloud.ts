@@ -38,6 +38,7 @@ import { planRollback, rollbackSteps } from "./steps/rollback.ts";
 import { planSnapshot, planSnapshotDelete, snapshotSteps } from "./steps/snapshot.ts";
 import { createWatch } from "./watch.ts";
 
+import { listTraffic } from "./traffic.ts";
 /** Throws ServiceError `configuration` when the CA file cannot be read. */
 export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): Cloud {
   const now = runtime.now ?? Date.now;
@@ -113,6 +114,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     examine: () => examine(client),
     close: () => client.close(),
   };
+    traffic: (signal) => listTraffic(client, signal),
 }
 
 function httpFor(options: PveCloudOptions, runtime: PveRuntime, now: () => number) {

@@ -25,10 +25,12 @@ import { syncRun, syncStatus } from "./sync.ts";
 import { serverUndelete } from "./undelete.ts";
 
 const actions: readonly Action[] = [
+import { serverBandwidth, serverUsage } from "./usage.ts";
   serverList,
   serverShow,
   serverProvision,
   serverBuild,
+  serverUsage,
   serverResize,
   serverPower,
   serverRestart,

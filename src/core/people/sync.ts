@@ -26,6 +26,7 @@ export interface Configured {
     vcpus: number;
     memoryMib: number;
     diskGib: number;
+    bandwidthGib?: number | undefined;
     targets: Readonly<Record<string, { flavor?: string | undefined; network?: string | undefined }>>;
   }[];
   clouds: readonly { name: string; type: Provider; maxConcurrent: number }[];
@@ -98,22 +99,24 @@ async function syncIdentities(tx: Transaction, customers: Configured["customers"
 }
 
 async function syncPlans(tx: Transaction, plans: Configured["plans"]): Promise<void> {
-  const rows = plans.map(({ code, name, vcpus, memoryMib, diskGib, targets }) => ({
+  const rows = plans.map(({ code, name, vcpus, memoryMib, diskGib, bandwidthGib, targets }) => ({
     id: newId(),
     code,
     name,
     vcpus,
     memory_mib: memoryMib,
     disk_gib: diskGib,
+    bandwidth_gib: bandwidthGib ?? null,
     targets,
   }));
   await tx.sql(
-    `INSERT INTO plans (id, code, name, vcpus, memory_mib, disk_gib, targets)
-     SELECT id, code, name, vcpus, memory_mib, disk_gib, targets FROM jsonb_to_recordset($1::jsonb)
-         AS r(id uuid, code text, name text, vcpus int, memory_mib int, disk_gib int, targets jsonb)
+    `INSERT INTO plans (id, code, name, vcpus, memory_mib, disk_gib, bandwidth_gib, targets)
+     SELECT id, code, name, vcpus, memory_mib, disk_gib, bandwidth_gib, targets FROM jsonb_to_recordset($1::jsonb)
+         AS r(id uuid, code text, name text, vcpus int, memory_mib int, disk_gib int, bandwidth_gib int,
+           targets jsonb)
      ON CONFLICT (code) DO UPDATE
        SET name = excluded.name, vcpus = excluded.vcpus, memory_mib = excluded.memory_mib,
-           disk_gib = excluded.disk_gib, targets = excluded.targets, retired_at = NULL`,
+           disk_gib = excluded.disk_gib, bandwidth_gib = excluded.bandwidth_gib, targets = excluded.targets, retired_at = NULL`,
     [JSON.stringify(rows)],
   );
   await tx.sql(

@@ -6,6 +6,7 @@ import type { Transaction } from "../../database/client.ts";
 import type { RemoteServer, ServerState } from "../cloud.ts";
 import { isServiceError, problemOf } from "../errors.ts";
 import { liveStates } from "../operations/state.ts";
+import { isAnother } from "../servers/identity.ts";
 import { applyObserved, setMissing } from "../servers/observe.ts";
 import { BATCH, believe, type LateTwin, listed, type SyncPass, writeBatch } from "./pass.ts";
 import { syncSnapshots } from "./snapshots.ts";
@@ -20,10 +21,12 @@ interface Known {
   diskGib: number;
   addresses: string[];
   deleteProtected: boolean;
+  data: Record<string, unknown>;
 }
 
 const columns = `s.id, s.external_id AS "externalId", s.state, s.provider_status AS "providerStatus", s.vcpus,
-  s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses, s.delete_protected AS "deleteProtected"`;
+  s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses, s.delete_protected AS "deleteProtected",
+  s.provider_data AS data`;
 
 /** SQL: nobody knows better than the list. $1 is the live states, $2 when the list was asked for. */
 const unworked = `NOT EXISTS (SELECT FROM operations o WHERE (o.lock_key = 'server:' || s.id OR o.server_id = s.id)
@@ -103,6 +106,8 @@ async function lockUntouched(tx: Transaction, pass: SyncPass, ids: readonly stri
 function isSame(server: Known, now: RemoteServer): boolean {
   const size = (kept: number, seen: number) => seen === 0 || kept === seen;
   return (
+    // Somebody else's may look just the same.
+    !isAnother(server.data, now) &&
     server.state === now.state &&
     server.providerStatus === now.providerStatus &&
     size(server.vcpus, now.vcpus) &&

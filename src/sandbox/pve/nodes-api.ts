@@ -6,6 +6,7 @@ import { statusOf } from "./qemu.ts";
 import { type Call, type Method, method } from "./router.ts";
 import { boolean, needed, oneOf, string } from "./schema.ts";
 import { needStorage, usedBytes } from "./storage.ts";
+import { figuresListed } from "./traffic.ts";
 import type { Storage, Vm } from "./types.ts";
 import { needText, number, PveError, paramError, splitList, text } from "./wire.ts";
 
@@ -244,7 +245,7 @@ function vmResource(cluster: Cluster, vm: Vm): object {
   const lag = (cluster.traps.resourcesLagMs ?? 5000) * cluster.options.speed;
   if (isOffline(cluster, vm.node) || Date.now() - vm.createdAt < lag) return head;
   const { cpus, pid: _, serial: _serial, template: _template, ...stats } = statusOf(cluster, vm);
-  return { ...head, ...stats, maxcpu: cpus, template: isTemplate(vm) ? 1 : 0 };
+  return { ...head, ...stats, ...figuresListed(cluster, vm), maxcpu: cpus, template: isTemplate(vm) ? 1 : 0 };
 }
 
 function storageResource(cluster: Cluster, storage: Storage, name: string): object {

@@ -23,6 +23,7 @@ import { type Call, type Method, method } from "./router.ts";
 import { boolean, integer, needed, string } from "./schema.ts";
 import { bootDisk, drivesOf, findVolume, freeVolume, isBaseInUse, storageOf, volumeKey } from "./storage.ts";
 import { forkWorker, type Work } from "./tasks.ts";
+import { figuresAt } from "./traffic.ts";
 import type { Vm } from "./types.ts";
 import { flag, notPlayed, PveError, parseProperties, text } from "./wire.ts";
 
@@ -109,7 +110,6 @@ export function statusOf(cluster: Cluster, vm: Vm): Record<string, unknown> {
   const size = disk ? (findVolume(cluster, vm.node, disk.volid)?.sizeBytes ?? 0) : 0;
   const cpus = Number(config.get("sockets") ?? 1) * Number(config.get("cores") ?? 1);
   const bytes = memoryBytes(config);
-  const uptime = vm.run ? Math.floor((Date.now() - vm.run.startedAt) / 1000) : 0;
   return {
     vmid: vm.vmid,
     name: config.get("name") ?? `VM ${vm.vmid}`,
@@ -118,12 +118,10 @@ export function statusOf(cluster: Cluster, vm: Vm): Record<string, unknown> {
     maxmem: bytes,
     maxdisk: size,
     disk: 0,
-    uptime,
+    ...figuresAt(vm, Date.now()),
     cpu: vm.run ? 0.01 : 0,
     mem: vm.run ? Math.floor(bytes / 2) : 0,
     ...(cluster.options.version === "9.2" ? { memhost: vm.run ? Math.floor(bytes / 2) : 0 } : {}),
-    netin: uptime * 1200,
-    netout: uptime * 800,
     diskread: 0,
     diskwrite: 0,
     ...(vm.run ? { pid: vm.run.pid } : {}),

@@ -8,6 +8,7 @@ import { faultPresets } from "./presets.ts";
 import { addStranger } from "./seed.ts";
 import { drivesOf, findVolume } from "./storage.ts";
 import { armTaskFault, type Task } from "./tasks.ts";
+import { setTraffic, TrafficChange } from "./traffic.ts";
 import type { ArmedTaskFault, Vm } from "./types.ts";
 import type { Answer, Exchange } from "./wire.ts";
 
@@ -30,6 +31,7 @@ export interface SimulatedVm {
   /** What the guest itself knows: passwords by user, keys, addresses, how often it booted. */
   guest: {
     hostname: string;
+    typed: string;
     passwords: Record<string, string>;
     sshKeys: string[];
     addresses: Record<string, string>;
@@ -72,6 +74,7 @@ export function describeVm(cluster: Cluster, vm: Vm): SimulatedVm {
     ),
     guest: {
       hostname: vm.guest.hostname,
+      typed: vm.guest.typed,
       passwords: Object.fromEntries(vm.guest.users),
       sshKeys: [...vm.guest.sshKeys],
       addresses: Object.fromEntries(vm.guest.addresses),
@@ -113,6 +116,8 @@ export const VmChange = z.strictObject({
   config: z.record(z.string(), z.string().nullable()).optional(),
   /** Its process is gone, as when the guest shuts itself down. */
   running: z.literal(false).optional(),
+  /** What its network cards have counted, and how fast they go on. */
+  traffic: TrafficChange.optional(),
 });
 export type VmChange = z.infer<typeof VmChange>;
 
@@ -120,6 +125,7 @@ const TrapsBody = z.strictObject({
   offlineNodes: z.array(z.string()).optional(),
   frozenNodes: z.array(z.string()).optional(),
   resourcesLagMs: z.number().optional(),
+  statsEveryMs: z.number().optional(),
   archiveLagMs: z.number().optional(),
   authDelayMs: z.number().optional(),
   cleanupLockMs: z.number().optional(),
@@ -130,6 +136,7 @@ const TrapsBody = z.strictObject({
   deafGuests: z.boolean().optional(),
   busyQmeventd: z.boolean().optional(),
   agentAfterMs: z.number().optional(),
+  vncWaitMs: z.number().optional(),
   noQuorum: z.boolean().optional(),
 });
 
@@ -159,6 +166,7 @@ export function changeVm(cluster: Cluster, vmid: number, change: VmChange): Vm {
   if (!vm) throw new TypeError(`there is no VM ${vmid}`);
   if (change.node !== undefined) moveVm(cluster, vm, change.node);
   if (change.running === false) vm.run = undefined;
+  if (change.traffic !== undefined) setTraffic(vm, change.traffic);
   const lock = change.lock === undefined ? {} : { lock: change.lock };
   for (const [key, value] of Object.entries({ ...change.config, ...lock })) {
     if (value === null) vm.config.delete(key);

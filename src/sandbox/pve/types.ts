@@ -1,4 +1,5 @@
 import type { Fault } from "../faults.ts";
+import type { Traffic } from "./traffic.ts";
 
 export type PveVersion = "8.4" | "9.2";
 
@@ -10,6 +11,8 @@ export interface Traps {
   frozenNodes?: string[];
   /** How long GET /cluster/resources shows a new VM as "unknown" without a name, at speed 1. Default 5000. */
   resourcesLagMs?: number;
+  /** How often pvestatd writes down uptime and traffic for GET /cluster/resources, at speed 1. Default 10000. */
+  statsEveryMs?: number;
   /** How long a finished task is still listed as RUNNING (its own status is right at once), at speed 1. Default 0. */
   archiveLagMs?: number;
   /** Every refused authentication is answered this much later, at speed 1. Default 3000. */
@@ -30,6 +33,8 @@ export interface Traps {
   busyQmeventd?: boolean;
   /** When the guest agent answers after a start, at speed 1. Default 3000. */
   agentAfterMs?: number;
+  /** How long vncproxy waits for its visitor, whatever the speed. Default 10000. */
+  vncWaitMs?: number;
   /** The cluster has lost its quorum: nothing can be written to /etc/pve. */
   noQuorum?: boolean;
 }
@@ -128,6 +133,8 @@ export interface Snapshot {
 /** What is on the guest's disk. */
 export interface Guest {
   hostname: string;
+  /** At its console, since the last Enter. */
+  typed: string;
   /** Plain passwords by user; "" = locked. */
   users: Map<string, string>;
   sshKeys: string[];
@@ -142,6 +149,8 @@ export interface RunState {
   startedAt: number;
   pid: number;
   paused: boolean;
+  /** What its network cards have counted; the usual when absent. */
+  traffic?: Traffic;
   /** When its guest agent answers; Infinity = never. */
   agentAt: number;
   /** Commands that were run through the agent. */

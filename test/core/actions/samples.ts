@@ -35,6 +35,8 @@ export const samples: readonly Sample[] = [
   },
   { action: "server.list", options: {} },
   { action: "server.show", options: { server: "web-1" } },
+  { action: "server.usage", options: { server: "web-1" } },
+  { action: "server.bandwidth", options: { server: "web-1", allowance: "2048" } },
   { action: "server.resize", options: { server: "web-1", plan: "m" } },
   { action: "server.power", options: { server: "web-1", action: "reboot" } },
   { action: "server.restart", options: { server: "web-1" } },
