@@ -44,6 +44,7 @@ import { serverBandwidth, serverUsage } from "./usage.ts";
   serverDelete,
   serverUndelete,
   snapshotCreate,
+  serverBandwidth,
   snapshotList,
   snapshotRollback,
   snapshotDelete,
