@@ -28,6 +28,8 @@ export interface PveSettings {
   searchDomain?: string;
   /** What a rescue boots from: `local:iso/rescue.iso`. */
   rescueIso?: string;
+  /** What anybody may put into a server's drive: its public name → `local:iso/debian-13.iso`. */
+  isos?: Readonly<Record<string, string>>;
   /** How many operations may work on it at a time. */
   maxConcurrent: number;
 }
@@ -68,6 +70,7 @@ export function readPveEntry(
       nameservers: entry.nameservers,
       searchDomain: entry.searchDomain,
       rescueIso: entry.rescueIso,
+      isos: entry.isos,
     }),
   };
 }

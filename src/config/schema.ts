@@ -18,9 +18,9 @@ const cloudName = z
   .string()
   .regex(/^[a-z0-9][a-z0-9_-]{0,31}$/i, "is no name for a cloud — use letters, digits, - and _, at most 32");
 /** What people type in a command, so one word. */
-const word = z
-  .string()
-  .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/i, "is not one word — use letters, digits, dot, - and _, at most 64");
+const WORD = /^[a-z0-9][a-z0-9._-]{0,63}$/i;
+const NO_WORD = "is not one word — use letters, digits, dot, - and _, at most 64";
+const word = z.string().regex(WORD, NO_WORD);
 
 function whole(min: number, max: number) {
   // From ${VAR} a number comes as text.
@@ -254,6 +254,25 @@ export const OpenStackEntry = z.strictObject({
     .optional(),
 });
 
+const isoImage = z
+  .string()
+  .regex(
+    /^[A-Za-z][\w.-]*:iso\/[^\s,;/]+$/,
+    "is no ISO image — write it as PVE does, with its storage: local:iso/rescue.iso",
+  );
+/** By the names that people choose them by, whatever the case. */
+const isoImages = z.record(z.string(), isoImage).superRefine((isos, context) => {
+  const taken = new Set<string>();
+  for (const name of Object.keys(isos)) {
+    const lower = name.toLowerCase();
+    if (!WORD.test(name)) context.addIssue({ code: "custom", path: [name], message: NO_WORD });
+    else if (taken.has(lower)) {
+      const message = "has the name of another one — choose another name";
+      context.addIssue({ code: "custom", path: [name], message });
+    }
+    taken.add(lower);
+  }
+});
 const vmid = whole(100, 999_999_999);
 const vmidRange = z.preprocess(
   // "100000-199999"
@@ -294,13 +313,8 @@ export const PveEntry = z.strictObject({
   clone: z.enum(["full", "linked"]).default("full"),
   nameservers: z.array(line).min(1).optional(),
   searchDomain: line.optional(),
-  rescueIso: z
-    .string()
-    .regex(
-      /^[A-Za-z][\w.-]*:iso\/[^\s,;/]+$/,
-      "is no ISO image — write it as PVE does, with its storage: local:iso/rescue.iso",
-    )
-    .optional(),
+  rescueIso: isoImage.optional(),
+  isos: isoImages.optional(),
   maxConcurrent,
 });
 

@@ -230,6 +230,29 @@ export interface RescueProcedures {
   leave(order: { externalId: string }): PlannedStep[];
 }
 
+/** Images that the operators let anybody put into a server's CD drive, by names of theirs. One at a time. */
+export interface IsoProcedures {
+  readonly offered: readonly string[];
+  /**
+   * `iso`: one of the offered names. `boot`: the server boots from it until it is taken out. Hands on `isoWaits`, what
+   * of it counts only when the server has been stopped and started; nothing of a server that is off, and then `isoOff: true`.
+   */
+  mount(order: { externalId: string; iso: string; boot: boolean }): PlannedStep[];
+  /** Also brings the boot order back. Hands on as `mount`. */
+  unmount(order: { externalId: string }): PlannedStep[];
+}
+
+/** Fixed addresses of a server that is there; they count from its next boot on. */
+export interface AddressProcedures {
+  /**
+   * The address of the other version stays. Hands on `addressActive`: "at_next_start" of a server that is off,
+   * "after_next_boot", or "now" when it has had it before.
+   */
+  assign(order: { externalId: string; cidr: string; gateway?: string | undefined }): PlannedStep[];
+  /** Back to what a server without a fixed address has. Hands on as `assign`, and nothing when there was none. */
+  release(order: { externalId: string; versions: readonly (4 | 6)[] }): PlannedStep[];
+}
+
 /** A wait that the watcher has still to resolve. */
 export interface OpenWait {
   id: string;
@@ -293,6 +316,8 @@ export interface Cloud {
   rebuild?(order: RebuildOrder): PlannedStep[];
   readonly snapshots?: SnapshotProcedures;
   readonly rescue?: RescueProcedures;
+  readonly isos?: IsoProcedures;
+  readonly addresses?: AddressProcedures;
   /** A password reaches a server without a guest agent, or one that is off, at its next boot. */
   readonly passwordAtBoot?: true;
   /** Who may log in as the default user, from the next boot on. */

@@ -171,12 +171,13 @@ describe("a Proxmox VE cloud", () => {
       verifyTls: false,
       vmidRange: [100_000, 199_999],
     });
-    const own = `${TOKEN}, apiTimeoutMs: 7000, verifyTls: true, vmidRange: "500-599", rescueIso: "nfs:iso/r.iso"`;
+    const own = `${TOKEN}, apiTimeoutMs: 7000, verifyTls: true, vmidRange: "500-599", rescueIso: "nfs:iso/r.iso", isos: { 13: "nfs:iso/13.iso" }`;
     expect(read(entry(own), env).clouds[0]).toMatchObject({
       timeoutMs: 7_000,
       verifyTls: true,
       vmidRange: [500, 599],
       rescueIso: "nfs:iso/r.iso",
+      isos: { 13: "nfs:iso/13.iso" },
     });
     expect(read(entry('username: "root@pam", password: canary-pw'), {}).clouds[0]).toMatchObject({
       credential: { kind: "password", username: "root@pam" },
@@ -190,6 +191,10 @@ describe("a Proxmox VE cloud", () => {
     ["fingerprint: abc", /clouds\.p\.fingerprint is no SHA-256 fingerprint/],
     ["rescueIso: rescue.iso", /clouds\.p\.rescueIso is no ISO image — write it as PVE does/],
     ['rescueIso: "local:iso/x.iso,size=1"', /clouds\.p\.rescueIso is no ISO image/],
+    ["isos: [x]", /clouds\.p\.isos must be a group of settings/],
+    ["isos: { debian: debian.iso }", /clouds\.p\.isos\.debian is no ISO image — write it as PVE does/],
+    ['isos: { "a b": "local:iso/x.iso" }', /clouds\.p\.isos\.a b is not one word/],
+    ['isos: { a: "local:iso/x.iso", A: "local:iso/y.iso" }', /isos\.A has the name of another one/],
     ["clone: half", /clouds\.p\.clone must be one of/],
     ['username: "root@pam"', /clouds\.p needs either tokenId and tokenSecret, or username and password/],
   ])("with %s is refused with what to write", (more, message) => {

@@ -21,6 +21,7 @@ import { planRebuild, rebuildSteps } from "./rebuild.ts";
 import { Permissions, Version } from "./schema.ts";
 import { findByMarker, inspect, listServers, snapshotsOf } from "./server.ts";
 import { cloneStep, planClone } from "./steps/clone.ts";
+import { addressSteps, planAssign, planRelease } from "./steps/address.ts";
 import { configureStep, planConfigure } from "./steps/configure.ts";
 import { destroyStep, haltStep, planDelete } from "./steps/delete.ts";
 import { discardStep } from "./steps/discard.ts";
@@ -67,6 +68,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       checkSizeStep(client),
       passwordStep(client),
       keysStep(client),
+      ...addressSteps(client),
       ...snapshotSteps(client),
       ...rollbackSteps(client),
       ...rescueSteps(client),
@@ -87,6 +89,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     ],
     resize: planResize,
     keys: planKeys,
+    addresses: { assign: planAssign, release: planRelease },
     restart: planRestart,
     power: ({ externalId, verb }) => [planPower({ externalId, verb })],
     passwordAtBoot: true,

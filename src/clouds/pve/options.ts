@@ -34,6 +34,8 @@ export interface PveCloudOptions {
   searchDomain?: string;
   /** What `rescue` boots from: `local:iso/rescue.iso`, on every node. */
   rescueIso?: string;
+  /** What customers may put into a drive, too: its public name → `local:iso/debian-13.iso`. */
+  isos?: Readonly<Record<string, string>>;
 }
 
 /** What the program hands in beside the configuration. */

@@ -1,6 +1,7 @@
 // Can this order be carried out now? Reads only; what races with others is still handled when it is carried out.
 import type { ProvisionOrder } from "../../core/cloud.ts";
 import { ServiceError } from "../../core/errors.ts";
+import { requireUnusedAddress } from "./address-holder.ts";
 import type { PveClient } from "./client.ts";
 import { listBridges } from "./cluster.ts";
 import { diskGibOf, hasCloudInit } from "./config.ts";
@@ -28,6 +29,10 @@ export async function preflightProvision(
       client,
       `The image needs a disk of at least ${diskGib} GiB; this size has ${order.size.diskGib} GiB. Choose a bigger size.`,
     );
+  }
+  if (order.address !== undefined) {
+    const address = order.address.cidr.replace(/\/\d+$/u, "");
+    await requireUnusedAddress(client, { address, except: null }, signal);
   }
   const bridges = await listBridges(client, place.node, signal);
   if (!bridges.includes(order.networkId)) {

@@ -39,6 +39,8 @@ export const VmStatus = z.looseObject({
   cpus: number.optional(),
   maxmem: number.optional(),
   uptime: number.optional(),
+  /** Of QEMU, while it runs. */
+  pid: number.optional(),
   agent: flag.optional(),
 });
 export type VmStatus = z.infer<typeof VmStatus>;

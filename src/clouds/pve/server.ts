@@ -1,6 +1,7 @@
 // A VM as core/cloud.ts wants it.
 import type { RemoteServer, RemoteSnapshot, ServerState } from "../../core/cloud.ts";
 import { isServiceError, ServiceError } from "../../core/errors.ts";
+import { fixedNow, hasAddressNote, nextAddresses } from "./address.ts";
 import { inBatches } from "./batches.ts";
 import type { PveClient } from "./client.ts";
 import {
@@ -84,6 +85,7 @@ export async function remoteServerOf(
   const markers = markersIn(config["description"]).map(markerText);
   const uuid = smbiosUuidOf(config);
   const disk = bootDiskOf(config);
+  const known = addresses ? await addressesOf(client, found, { status, signal }) : null;
   const remote: RemoteServer = {
     externalId: String(vmid),
     name: config["name"] ?? status.name ?? `VM ${vmid}`,
@@ -94,7 +96,7 @@ export async function remoteServerOf(
     vcpus: status.cpus ?? coresOf(config).cores * coresOf(config).sockets,
     memoryMib: status.maxmem === undefined ? memoryMibOf(config) : Math.round(status.maxmem / MIB),
     diskGib: diskGibOf(config),
-    ...(addresses ? { addresses: await addressesOf(client, found, { status, signal }) } : {}),
+    ...(known === null ? {} : { addresses: known }),
     markers,
     deleteProtected: isProtected(config),
     identity: uuid ?? "",
@@ -106,6 +108,7 @@ export async function remoteServerOf(
             node,
             ...(uuid === null ? {} : { smbiosUuid: uuid }),
             ...(disk === null ? {} : { bootDisk: disk.key }),
+            ...(known === null ? {} : nextAddresses(config, status, known)),
           },
   };
   const lock = workLockOf(status);
@@ -163,10 +166,19 @@ async function addressesOf(
   found: FoundVm,
   { status, signal }: Circumstances,
 ): Promise<string[]> {
-  const given = staticAddressesOf(found.config);
-  if (given.length > 0 || !hasAgent(found.config) || stateIn(status, found.config) !== "active") return given;
-  const macs = macAddressesOf(found.config);
-  return (await agentAddresses(client, found, { macs, signal })) ?? [];
+  const { config } = found;
+  const told = asksGuest(config) && stateIn(status, config) === "active" ? await askGuest(client, found, signal) : null;
+  return told ?? fixedNow(config, status);
+}
+
+/** Only one whose configuration does not say its addresses, or has said others. */
+function asksGuest(config: VmConfig): boolean {
+  return (staticAddressesOf(config).length === 0 || hasAddressNote(config)) && hasAgent(config);
+}
+
+/** Null when its agent does not answer. */
+function askGuest(client: PveClient, found: FoundVm, signal?: AbortSignal): Promise<string[] | null> {
+  return agentAddresses(client, found, { macs: macAddressesOf(found.config), signal });
 }
 
 /** Every VM that the credential sees, templates left out; details only of those that may be ours. */
@@ -217,7 +229,10 @@ export async function findByMarker(
   return inBatches(found.flat(), AT_ONCE, (vm) => remoteServerOf(client, vm, signal));
 }
 
-function mayBeOurs(client: PveClient, row: Resources["guests"][number]): boolean {
+export function mayBeOurs(
+  client: PveClient,
+  row: Pick<Resources["guests"][number], "vmid" | "tags">,
+): boolean {
   const [from, to] = client.options.vmidRange;
   return (row.vmid >= from && row.vmid <= to) || tagsOf(row.tags).includes(TAG);
 }

@@ -5,8 +5,9 @@ import { ServiceError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { shortened } from "../option-values.ts";
 import { findCustomer } from "../people/find.ts";
-import { fixedAddress } from "../servers/address.ts";
+import { fixedAddress, withoutPrefix } from "../servers/address.ts";
 import { findImage, findNetwork } from "../servers/catalogue.ts";
+import { requireFreeAddress } from "../servers/claims.ts";
 import { PublicKeys, publicKeysOf } from "../servers/keys.ts";
 import { requireEvenSockets, requireWithinLimits } from "../servers/limits.ts";
 import {
@@ -177,6 +178,10 @@ async function planBuild(context: ActionContext, input: BuildInput): Promise<Cha
     image: image.name,
     size,
   });
+  if (address !== undefined) {
+    const wish = { cloud: cloud.name, address: withoutPrefix(address.cidr), serverId: null };
+    await requireFreeAddress(database, wish);
+  }
   const offered = sold?.targets[cloud.name]?.network;
   const network = await findNetwork(database, cloud.name, input.network ?? offered);
   const order: ProvisionOrder = {

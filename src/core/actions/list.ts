@@ -127,6 +127,8 @@ function fieldsOf(server: ServerRow, principal: Principal) {
     { label: "Addresses", value: server.addresses.join(", ") || "-" },
     { label: "Since", value: minuteOf(server.createdAt) },
   ];
+  if (server.nextAddresses.length > 0)
+    fields.push({ label: "From its next boot on", value: server.nextAddresses.join(", ") });
   if (server.deleteProtected) fields.push({ label: "Protected", value: "against deletion" });
   if (server.deleteAt !== null) {
     const way =

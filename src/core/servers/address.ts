@@ -1,4 +1,4 @@
-/** A fixed address for a new server, as typed: with its prefix length, and the gateway of its network. */
+/** A server's fixed address, as typed: with its prefix length, and the gateway of its network. */
 import ipaddr from "ipaddr.js";
 import { ServiceError } from "../errors.ts";
 
@@ -20,7 +20,9 @@ export function fixedAddress(ip: string | undefined, gateway: string | undefined
   }
   const [address, bits] = ipaddr.parseCIDR(ip);
   requireHost(address, bits);
-  if (gateway === undefined) return { cidr: ip };
+  // As every cloud and guest writes it, so that one address has one text.
+  const cidr = `${address.toString()}/${bits}`;
+  if (gateway === undefined) return { cidr };
   if (!isPlain(gateway) || !ipaddr.isValid(gateway)) {
     throw wrong("gateway", `gateway:${gateway} is no address; write it as in gateway:192.0.2.1.`);
   }
@@ -38,7 +40,16 @@ export function fixedAddress(ip: string | undefined, gateway: string | undefined
   const isAlone = bits === (address.kind() === "ipv4" ? 32 : 128);
   const isNeighbour = isAlone || router.match(address, bits) || router.range() === "linkLocal";
   if (!isNeighbour) throw wrong("gateway", `gateway:${gateway} is not in the network of ip:${ip}.`);
-  return { cidr: ip, gateway };
+  return { cidr, gateway: router.toString() };
+}
+
+/** "192.0.2.10" of "192.0.2.10/24". */
+export function withoutPrefix(cidr: string): string {
+  return cidr.replace(/\/\d+$/u, "");
+}
+
+export function versionOf(address: string): 4 | 6 {
+  return address.includes(":") ? 6 : 4;
 }
 
 /** ipaddr.js also takes "10.1", "0x7f.1" and zones, which PVE and guests read differently or not at all. */

@@ -33,6 +33,8 @@ export interface ServerRow {
   deleteAt: Date | null;
   /** A new size of CPU and memory was stored in the cloud and, by the last look, waits for a stop and start. */
   sizeWaits: boolean;
+  /** What it has from its next boot on instead of `addresses`, by the last look; nothing when they are as they will be. */
+  nextAddresses: string[];
   syncedAt: Date | null;
   missingSince: Date | null;
   createdAt: Date;
@@ -43,7 +45,8 @@ const serverColumns = `s.id, s.public_id AS "publicId", s.name, s.customer_id AS
   s.plan_code AS "planCode", s.image_name AS "imageName", s.state, s.provider_status AS "providerStatus", s.vcpus,
   s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses, s.metadata, s.has_agent AS "hasAgent",
   s.suspended_at AS "suspendedAt", s.delete_protected AS "deleteProtected", s.delete_at AS "deleteAt",
-  COALESCE((s.provider_data->>'sizeWaits')::boolean, false) AS "sizeWaits", s.synced_at AS "syncedAt", s.missing_since AS "missingSince", s.created_at AS "createdAt"`;
+  COALESCE((s.provider_data->>'sizeWaits')::boolean, false) AS "sizeWaits",
+  ARRAY(SELECT jsonb_array_elements_text(COALESCE(s.provider_data->'nextAddresses', '[]'))) AS "nextAddresses", s.synced_at AS "syncedAt", s.missing_since AS "missingSince", s.created_at AS "createdAt"`;
 const serverTables = `servers s JOIN clouds c ON c.id = s.cloud_id LEFT JOIN customers k ON k.id = s.customer_id`;
 
 /**

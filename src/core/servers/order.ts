@@ -10,7 +10,9 @@ import { preflightProvision } from "../operations/preflight.ts";
 import type { PlannedStep } from "../operations/step.ts";
 import type { Customer } from "../people/find.ts";
 import { storeNewPassword } from "../secrets/password.ts";
+import { withoutPrefix } from "./address.ts";
 import type { ImageRow } from "./catalogue.ts";
+import { claimAddress } from "./claims.ts";
 
 // RFC 1123: it becomes the guest's host name, and both clouds refuse anything else there.
 export const ServerName = z
@@ -136,6 +138,10 @@ export async function prepareOrder(context: ActionContext & { database: Transact
       hasAgent,
     ],
   );
+  if (order.address !== undefined && plan.cloud !== null) {
+    const address = withoutPrefix(order.address.cidr);
+    await claimAddress(tx, { cloud: plan.cloud, address, serverId, held: true });
+  }
   return { serverId, details };
 }
 

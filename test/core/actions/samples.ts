@@ -42,6 +42,11 @@ export const samples: readonly Sample[] = [
   { action: "server.restart", options: { server: "web-1" } },
   { action: "server.password", options: { server: "web-1" } },
   { action: "server.keys", options: { server: "web-1", keys: ed25519Key() } },
+  {
+    action: "ip.assign",
+    options: { server: "web-1", ip: "192.0.2.10/24", gateway: "192.0.2.1" },
+  },
+  { action: "ip.release", options: { server: "web-1" } },
   { action: "snapshot.create", options: { server: "web-1", name: "before-it" } },
   { action: "snapshot.list", options: { server: "web-1" } },
   { action: "snapshot.rollback", options: { server: "web-1", snapshot: "before-it" } },
