@@ -8,6 +8,7 @@ import { cloudList, cloudMaintenance } from "./cloud.ts";
 import { serverDelete } from "./delete.ts";
 import { accountSecure, accountUnsecure, accountVerify } from "./factor.ts";
 import { help } from "./help.ts";
+import { ipAssign, ipRelease } from "./ip.ts";
 import { serverKeys } from "./keys.ts";
 import { serverList, serverShow } from "./list.ts";
 import { opsList, opsShow } from "./ops.ts";
@@ -23,14 +24,14 @@ import { serverRestart } from "./restart.ts";
 import { snapshotCreate, snapshotDelete, snapshotList, snapshotRollback } from "./snapshot.ts";
 import { syncRun, syncStatus } from "./sync.ts";
 import { serverUndelete } from "./undelete.ts";
+import { serverBandwidth, serverUsage } from "./usage.ts";
 
 const actions: readonly Action[] = [
-import { serverBandwidth, serverUsage } from "./usage.ts";
   serverList,
   serverShow,
+  serverUsage,
   serverProvision,
   serverBuild,
-  serverUsage,
   serverResize,
   serverPower,
   serverRestart,
@@ -41,10 +42,12 @@ import { serverBandwidth, serverUsage } from "./usage.ts";
   serverRescue,
   serverUnrescue,
   serverProtect,
+  serverBandwidth,
   serverDelete,
   serverUndelete,
+  ipAssign,
+  ipRelease,
   snapshotCreate,
-  serverBandwidth,
   snapshotList,
   snapshotRollback,
   snapshotDelete,
