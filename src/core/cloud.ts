@@ -94,8 +94,6 @@ export interface RemoteSnapshot {
   markers: string[];
 }
 
-export interface RemoteFlavor {
-  externalId: string;
 /** A server's counters since it was switched on. */
 export interface TrafficSample {
   externalId: string;
@@ -106,6 +104,8 @@ export interface TrafficSample {
   outBytes: bigint;
 }
 
+export interface RemoteFlavor {
+  externalId: string;
   name: string;
   vcpus: number;
   memoryMib: number;
@@ -326,6 +326,11 @@ export interface Cloud {
   protect?(order: { externalId: string; on: boolean }): PlannedStep[];
   /** A real stop and start, so that what waits for one counts. */
   restart?(order: { externalId: string }): PlannedStep[];
+  /**
+   * The counters of all servers of which it has some, by one call. The figures of a server are of one moment, which may be up to
+   * five minutes ago. Whose server it is they do not say.
+   */
+  traffic?(signal?: AbortSignal): Promise<TrafficSample[]>;
 
   /** What outlives the deletion of a server, one sentence each. */
   readonly survivesRemoval: readonly string[];
@@ -371,8 +376,3 @@ export interface Clouds {
   get(name: string): Cloud;
   list(): Cloud[];
 }
-  /**
-   * The counters of all servers of which it has some, by one call. The figures of a server are of one moment, which may be up to
-   * five minutes ago. Whose server it is they do not say.
-   */
-  traffic?(signal?: AbortSignal): Promise<TrafficSample[]>;
