@@ -73,19 +73,25 @@ async function getVm(client: PveClient, externalId: string, signal?: AbortSignal
   });
 }
 
-/** `addresses: false` leaves them out: asking the guest for them is a call of its own. */
+/**
+ * `addresses: false` leaves them out: asking the guest for them is a call of its own. `justStarted`: the guest is asked first,
+ * because one that answers runs, and PVE need not be asked for that.
+ */
 export async function remoteServerOf(
   client: PveClient,
   found: FoundVm,
   signal?: AbortSignal,
-  { addresses = true } = {},
+  { addresses = true, justStarted = false } = {},
 ): Promise<RemoteServer> {
   const { config, node, vmid } = found;
-  const status = await getStatus(client, found, signal);
+  const asksFirst = addresses && justStarted && asksGuest(config) && config["lock"] === undefined;
+  const told = asksFirst ? await askGuest(client, found, signal) : null;
+  const status = told === null ? await getStatus(client, found, signal) : ANSWERING;
   const markers = markersIn(config["description"]).map(markerText);
   const uuid = smbiosUuidOf(config);
   const disk = bootDiskOf(config);
-  const known = addresses ? await addressesOf(client, found, { status, signal }) : null;
+  const askedFirst = told ?? (asksFirst ? fixedNow(config, status) : null);
+  const known = addresses ? (askedFirst ?? (await addressesOf(client, found, { status, signal }))) : null;
   const remote: RemoteServer = {
     externalId: String(vmid),
     name: config["name"] ?? status.name ?? `VM ${vmid}`,
@@ -167,9 +173,13 @@ async function addressesOf(
   { status, signal }: Circumstances,
 ): Promise<string[]> {
   const { config } = found;
-  const told = asksGuest(config) && stateIn(status, config) === "active" ? await askGuest(client, found, signal) : null;
+  const told =
+    asksGuest(config) && stateIn(status, config) === "active" ? await askGuest(client, found, signal) : null;
   return told ?? fixedNow(config, status);
 }
+
+/** What QEMU says of a guest whose agent has answered. */
+const ANSWERING: VmStatus = { status: "running", qmpstatus: "running" };
 
 /** Only one whose configuration does not say its addresses, or has said others. */
 function asksGuest(config: VmConfig): boolean {

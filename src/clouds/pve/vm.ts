@@ -220,7 +220,9 @@ async function fromAgent<T>(ask: () => Promise<T>): Promise<T | null> {
   try {
     return await ask();
   } catch (error) {
-    if (isServiceError(error, "cloud_conflict") && error.facts["agent"] === "silent") return null;
+    const { agent, already } = isServiceError(error, "cloud_conflict") ? error.facts : {};
+    // A guest that does not run says nothing either.
+    if (agent === "silent" || already === "stopped") return null;
     throw error;
   }
 }

@@ -340,6 +340,7 @@ describe("building", () => {
     );
     expect(asked.every(({ path }) => path.includes(`/nodes/${clone?.node}/tasks/`))).toBe(true);
     // It moves between the look and the call of one order: PVE begins a task where it is no more.
+    await cloud.inspect(String(vm?.vmid), undefined, { before: operationId });
     simulator.changeVm(vm?.vmid ?? 0, { node: "n1" });
     const kill = cloud.power({ externalId: String(vm?.vmid), verb: "kill" });
     const [run] = await runAll(cloud, kill, options(operationId));

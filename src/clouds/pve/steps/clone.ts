@@ -107,6 +107,7 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
     },
     { signal: context.signal },
   );
+  client.recent.saw({ node: place.node, vmid });
   if (upid === null) {
     throw new ServiceError(
       "unknown_outcome",

@@ -200,7 +200,8 @@ async function verifyState(client: PveClient, context: StepContext): Promise<Ver
   if (judged.kind === "running") return judged.verdict;
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "failed", error: vanished(client) };
-  const server = await remoteServerOf(client, vm, context.signal);
+  const justStarted = verb.goal === "active" && judged.kind === "ok";
+  const server = await remoteServerOf(client, vm, context.signal, { justStarted });
   if (isAt(verb.goal, server) && !server.busy) {
     const late = judged.kind === "failed" && verb.already !== undefined ? { note: verb.already } : {};
     return {

@@ -33,7 +33,7 @@ export function readyStep(client: PveClient): StepDefinition {
 async function look(client: PveClient, context: StepContext): Promise<Verdict> {
   const vm = await findTarget(client, context, { justSeen: context.reference === null });
   if (vm === null) return { kind: "failed", error: vanished(client) };
-  const server = await remoteServerOf(client, vm, context.signal);
+  const server = await remoteServerOf(client, vm, context.signal, { justStarted: true });
   const outcome = outcomeFor(context, server);
   if (server.state !== "active") {
     return { kind: "pending", condition: lookCondition(`it is ${server.state}`) };
