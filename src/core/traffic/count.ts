@@ -93,6 +93,8 @@ async function write(
     [turn.cloudId, turn.by],
   );
   if (held.length === 0) return { outcome: "late" };
+  // A plan that was kept from when there were few servers compares each with each.
+  await tx.sql(`SET LOCAL plan_cache_mode = 'force_custom_plan'`);
   const [booked] = await tx.sql<Booked>(BOOK, [
     turn.cloudId,
     samples.map(({ externalId }) => externalId),
