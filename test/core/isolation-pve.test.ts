@@ -57,7 +57,11 @@ beforeAll(async () => {
   world = await createPveWorld({
     database,
     simulator: { nodes: NODES },
-    client: { vmidRange: RANGE, rescueIso: "local:iso/rescue.iso" },
+    client: {
+      vmidRange: RANGE,
+      rescueIso: "local:iso/rescue.iso",
+      isos: { "help-disk": "local:iso/rescue.iso" },
+    },
     engine: { patienceMs: 100 },
   });
   await database.sql(

@@ -67,14 +67,14 @@ export function hasAddressNote(config: VmConfig): boolean {
   return noteIn(config) !== null;
 }
 
-export function withoutAddressNote(description: string): string {
-  const lines = description.trimEnd().split("\n");
-  return lines.filter((line) => !LINE.test(line.trimEnd())).join("\n");
+export function isAddressLine(line: string): boolean {
+  return LINE.test(line.trimEnd());
 }
 
 /** The description of a VM whose addresses are about to be changed. */
 export function withAddressNote(config: VmConfig, status: VmStatus): string {
-  const rest = withoutAddressNote(config["description"] ?? "");
+  const lines = (config["description"] ?? "").trimEnd().split("\n");
+  const rest = lines.filter((line) => !isAddressLine(line)).join("\n");
   if (status.pid === undefined) return rest;
   return [rest, `address:pid=${status.pid} was=${fixedNow(config, status).join(",")}`].join("\n");
 }

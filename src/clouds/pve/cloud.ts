@@ -20,12 +20,13 @@ import { preflightProvision } from "./preflight.ts";
 import { planRebuild, rebuildSteps } from "./rebuild.ts";
 import { Permissions, Version } from "./schema.ts";
 import { findByMarker, inspect, listServers, snapshotsOf } from "./server.ts";
-import { cloneStep, planClone } from "./steps/clone.ts";
 import { addressSteps, planAssign, planRelease } from "./steps/address.ts";
+import { cloneStep, planClone } from "./steps/clone.ts";
 import { configureStep, planConfigure } from "./steps/configure.ts";
 import { destroyStep, haltStep, planDelete } from "./steps/delete.ts";
 import { discardStep } from "./steps/discard.ts";
 import { diskStep, planDisk } from "./steps/disk.ts";
+import { isoProcedures, isoSteps } from "./steps/iso.ts";
 import { keysStep, planKeys } from "./steps/keys.ts";
 import { passwordStep, planPassword } from "./steps/password.ts";
 import { planPower, powerStep, rebootStep } from "./steps/power.ts";
@@ -37,9 +38,9 @@ import { planReserve, reserveStep } from "./steps/reserve.ts";
 import { applySizeStep, checkSizeStep, planResize, planRestart, setSizeStep } from "./steps/resize.ts";
 import { planRollback, rollbackSteps } from "./steps/rollback.ts";
 import { planSnapshot, planSnapshotDelete, snapshotSteps } from "./steps/snapshot.ts";
+import { listTraffic } from "./traffic.ts";
 import { createWatch } from "./watch.ts";
 
-import { listTraffic } from "./traffic.ts";
 /** Throws ServiceError `configuration` when the CA file cannot be read. */
 export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): Cloud {
   const now = runtime.now ?? Date.now;
@@ -72,6 +73,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       ...snapshotSteps(client),
       ...rollbackSteps(client),
       ...rescueSteps(client),
+      ...isoSteps(client),
       haltStep(client),
       purgeStep(client),
       destroyStep(client),
@@ -98,6 +100,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     rebuild: planRebuild,
     snapshots: snapshotProcedures(client),
     rescue: rescueProcedures(client),
+    isos: isoProcedures(client),
     survivesRemoval: ["Backups of it in the cloud's storages stay."],
     goesWithRemoval: ["Its snapshots and its entries in backup jobs, replication and HA go, too."],
     removesBackups: true,
@@ -112,12 +115,12 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     listFlavors: () => Promise.resolve([]),
     listImages: (signal) => listImages(client, signal),
     listNetworks: createNetworkList(client),
+    traffic: (signal) => listTraffic(client, signal),
     watch: createWatch(client, runtime.lookEveryMs ?? 3_000),
     check: () => check(client),
     examine: () => examine(client),
     close: () => client.close(),
   };
-    traffic: (signal) => listTraffic(client, signal),
 }
 
 function httpFor(options: PveCloudOptions, runtime: PveRuntime, now: () => number) {
@@ -188,11 +191,15 @@ async function check(client: PveClient): Promise<ConnectionCheck[]> {
   return checkInTurn(checks, "not tried, because the API did not answer");
 }
 
+function usesMedia({ options }: PveClient): boolean {
+  return options.rescueIso !== undefined || Object.keys(options.isos ?? {}).length > 0;
+}
+
 /** On /vms, with which a guest that is gone can be told from one that may not be seen. */
 async function checkPrivileges(client: PveClient): Promise<string> {
   const paths = await client.read({ path: "/access/permissions" }, Permissions);
   const granted = new Set(Object.keys(paths["/vms"] ?? paths["/"] ?? {}));
-  const needed = [...PRIVILEGES, ...(client.options.rescueIso === undefined ? [] : ["VM.Config.CDROM"])];
+  const needed = [...PRIVILEGES, ...(usesMedia(client) ? ["VM.Config.CDROM"] : [])];
   const missing: string[] = needed.filter((privilege) => !granted.has(privilege));
   if (!AGENT_PRIVILEGES.some((privilege) => granted.has(privilege)))
     missing.push(AGENT_PRIVILEGES.join(" or "));

@@ -25,6 +25,7 @@ import {
   staticAddressesOf,
   tagsOf,
 } from "./config.ts";
+import { mountedIso } from "./iso.ts";
 import { markersIn, markerText } from "./marker.ts";
 import { isInRescue } from "./rescue.ts";
 import type { VmConfig, VmStatus } from "./schema.ts";
@@ -84,6 +85,7 @@ export async function remoteServerOf(
   { addresses = true, justStarted = false } = {},
 ): Promise<RemoteServer> {
   const { config, node, vmid } = found;
+  const { isos } = client.options;
   const asksFirst = addresses && justStarted && asksGuest(config) && config["lock"] === undefined;
   const told = asksFirst ? await askGuest(client, found, signal) : null;
   const status = told === null ? await getStatus(client, found, signal) : ANSWERING;
@@ -115,6 +117,7 @@ export async function remoteServerOf(
             ...(uuid === null ? {} : { smbiosUuid: uuid }),
             ...(disk === null ? {} : { bootDisk: disk.key }),
             ...(known === null ? {} : nextAddresses(config, status, known)),
+            ...(isos === undefined ? {} : { iso: mountedIso(config, isos) }),
           },
   };
   const lock = workLockOf(status);

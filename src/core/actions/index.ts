@@ -9,6 +9,7 @@ import { serverDelete } from "./delete.ts";
 import { accountSecure, accountUnsecure, accountVerify } from "./factor.ts";
 import { help } from "./help.ts";
 import { ipAssign, ipRelease } from "./ip.ts";
+import { isoList, isoMount, isoUnmount } from "./iso.ts";
 import { serverKeys } from "./keys.ts";
 import { serverList, serverShow } from "./list.ts";
 import { opsList, opsShow } from "./ops.ts";
@@ -45,6 +46,9 @@ const actions: readonly Action[] = [
   serverBandwidth,
   serverDelete,
   serverUndelete,
+  isoList,
+  isoMount,
+  isoUnmount,
   ipAssign,
   ipRelease,
   snapshotCreate,

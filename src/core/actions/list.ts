@@ -129,6 +129,7 @@ function fieldsOf(server: ServerRow, principal: Principal) {
   ];
   if (server.nextAddresses.length > 0)
     fields.push({ label: "From its next boot on", value: server.nextAddresses.join(", ") });
+  if (server.iso !== null) fields.push({ label: "ISO in its drive", value: server.iso });
   if (server.deleteProtected) fields.push({ label: "Protected", value: "against deletion" });
   if (server.deleteAt !== null) {
     const way =

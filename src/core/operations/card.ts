@@ -125,6 +125,8 @@ const shownFields: Record<string, [string, (value: unknown) => string]> = {
   diskGib: ["Disk", (value) => `${String(value)} GiB`],
   power: ["Power", String],
   password: ["Password", String],
+  iso: ["ISO", String],
+  bootsFrom: ["Boots from", String],
   address: ["Address", String],
   gateway: ["Gateway", String],
   keys: ["SSH keys", (value) => [value].flat().map(String).join(", ")],

@@ -21,6 +21,8 @@ export const allowedIn = {
   // One that was switched off there boots from rescue media still.
   // Also one whose rescue stopped half-way: its next restart would boot the media.
   unrescue: ["rescue", "stopped", "active", "error"],
+  // A CD drive is there whatever its guest does; one in rescue boots from another.
+  iso: ["active", "stopped", "paused", "error"],
   // Whatever became of its system; one that boots other media has somebody at work on its disk.
   rebuild: ["active", "stopped", "paused", "suspended", "error"],
   // Whatever is under way holds the server's lock; a state that never ends must not keep it alive.

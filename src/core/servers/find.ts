@@ -35,6 +35,8 @@ export interface ServerRow {
   sizeWaits: boolean;
   /** What it has from its next boot on instead of `addresses`, by the last look; nothing when they are as they will be. */
   nextAddresses: string[];
+  /** The ISO in its CD drive, by the name that it is offered under; null when there is none of those. */
+  iso: string | null;
   syncedAt: Date | null;
   missingSince: Date | null;
   createdAt: Date;
@@ -46,7 +48,8 @@ const serverColumns = `s.id, s.public_id AS "publicId", s.name, s.customer_id AS
   s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses, s.metadata, s.has_agent AS "hasAgent",
   s.suspended_at AS "suspendedAt", s.delete_protected AS "deleteProtected", s.delete_at AS "deleteAt",
   COALESCE((s.provider_data->>'sizeWaits')::boolean, false) AS "sizeWaits",
-  ARRAY(SELECT jsonb_array_elements_text(COALESCE(s.provider_data->'nextAddresses', '[]'))) AS "nextAddresses", s.synced_at AS "syncedAt", s.missing_since AS "missingSince", s.created_at AS "createdAt"`;
+  ARRAY(SELECT jsonb_array_elements_text(COALESCE(s.provider_data->'nextAddresses', '[]'))) AS "nextAddresses",
+  s.provider_data->>'iso' AS iso, s.synced_at AS "syncedAt", s.missing_since AS "missingSince", s.created_at AS "createdAt"`;
 const serverTables = `servers s JOIN clouds c ON c.id = s.cloud_id LEFT JOIN customers k ON k.id = s.customer_id`;
 
 /**

@@ -18,7 +18,11 @@ import { optionsOf, type Sample, samples } from "./samples.ts";
 
 const worlds: Record<Cloud["provider"], (database: Database) => Promise<CloudWorld>> = {
   openstack: (database) => createWorld({ database }),
-  pve: (database) => createPveWorld({ database, client: { rescueIso: "local:iso/rescue.iso" } }),
+  pve: (database) =>
+    createPveWorld({
+      database,
+      client: { rescueIso: "local:iso/rescue.iso", isos: { "help-disk": "local:iso/rescue.iso" } },
+    }),
 };
 
 it("every action has a sample, in test/core/actions/samples.ts", () => {

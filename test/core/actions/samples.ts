@@ -42,6 +42,14 @@ export const samples: readonly Sample[] = [
   { action: "server.restart", options: { server: "web-1" } },
   { action: "server.password", options: { server: "web-1" } },
   { action: "server.keys", options: { server: "web-1", keys: ed25519Key() } },
+  { action: "iso.list", options: { server: "web-1" } },
+  { action: "iso.mount", options: { server: "web-1", iso: "help-disk" } },
+  { action: "iso.unmount", options: { server: "web-1" } },
+  {
+    action: "ip.assign",
+    options: { server: "web-1", ip: "192.0.2.10/24", gateway: "192.0.2.1" },
+  },
+  { action: "ip.release", options: { server: "web-1" } },
   {
     action: "ip.assign",
     options: { server: "web-1", ip: "192.0.2.10/24", gateway: "192.0.2.1" },

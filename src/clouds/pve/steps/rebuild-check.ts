@@ -5,6 +5,7 @@ import type { RebuildOrder } from "../../../core/cloud.ts";
 import { isServiceError, reworded, ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import { nodesInMaintenance } from "../../../core/servers/maintenance.ts";
+import { isAddressLine } from "../address.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, listBridges, listResources, type Resources } from "../cluster.ts";
 import {
@@ -18,8 +19,9 @@ import {
   tagsOf,
 } from "../config.ts";
 import { markersIn } from "../marker.ts";
+import { isMediaLine } from "../media.ts";
 import { type Place, placeFor } from "../placement.ts";
-import { tagsWithout, withoutNote } from "../rescue.ts";
+import { tagsWithout } from "../rescue.ts";
 import { keptOf, type RebuiltAt, type Retiring } from "../retiring.ts";
 import { isFirewallOn } from "../vm.ts";
 import { requireUnprotected } from "./delete.ts";
@@ -94,11 +96,12 @@ function retiringFrom(vm: FoundVm, running: boolean): Retiring {
     running,
     kept: keptOf(config),
     sockets: coresOf(config).sockets,
-    // A rescue that was switched off belongs to the old system.
+    // A rescue that was switched off belongs to the old system, and so does a CD in its drive.
     tags: tagsOf(tagsWithout(config)),
-    description: withoutNote(config)
+    description: (config["description"] ?? "")
+      .trimEnd()
       .split("\n")
-      .filter((line) => !isMarker(line))
+      .filter((line) => !isMarker(line) && !isMediaLine(line) && !isAddressLine(line))
       .join("\n"),
   };
 }

@@ -5,29 +5,20 @@ import type { Issued, PlannedStep, StepDefinition } from "../../../core/operatio
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { properties } from "../config.ts";
-import type { Parameters } from "../form.ts";
-import {
-  bootOrder,
-  isTagged,
-  lineIn,
-  newNote,
-  noteIn,
-  type RescueNote,
-  rescueOrder,
-  tagsWith,
-  withNote,
-} from "../rescue.ts";
-import { StorageContent, type VmConfig } from "../schema.ts";
+import { isoNoteIn } from "../iso.ts";
+import { bootOrder, type DriveNote, lineIn, newNote, orderFrom, withLine } from "../media.ts";
+import { isTagged, rescueNoteIn, tagsWith } from "../rescue.ts";
+import type { VmConfig } from "../schema.ts";
 import { wantedConfig } from "../vm.ts";
+import { ISO, isOnNode, mediaSetting, noteFor } from "./media.ts";
 import { planPower } from "./power.ts";
-import { planLook, requireBootSettings } from "./rescue-look.ts";
-import { change } from "./setting.ts";
+import { planLook } from "./rescue-look.ts";
 import { getTarget, requireUnlocked } from "./target.ts";
 
 const Input = z.object({ externalId: z.string(), media: z.string() });
 
-/** A comma would begin another property of the drive. */
-const ISO = /^([A-Za-z][\w.-]*):iso\/[^\s,;/]+$/u;
+/** A cancel would leave it half switched. */
+const SWITCHING = "The server is being switched to the rescue system; /server unrescue brings it back.";
 
 export function enterSteps(client: PveClient): StepDefinition[] {
   return [checkStep(client), noteStep(client), mediaStep(client), bootStep(client)];
@@ -75,9 +66,9 @@ function checkStep(client: PveClient): StepDefinition {
       const { media } = Input.parse(context.input);
       const vm = await getTarget(client, context);
       await requireUnlocked(client, vm, context.signal);
-      noteFor(client, vm, vm.config);
-      const images = await listIsoImages(client, { node: vm.node, media }, context.signal);
-      if (images.includes(media)) return { kind: "done" };
+      await requireNoIso(client, vm, context.signal);
+      noteOf(client, vm, vm.config);
+      if (await isOnNode(client, { node: vm.node, media }, context.signal)) return { kind: "done" };
       throw new ServiceError(
         "cloud_invalid",
         "The rescue media are not on the server's node, so nothing was changed. Our operators must put them there.",
@@ -90,28 +81,18 @@ function checkStep(client: PveClient): StepDefinition {
   };
 }
 
-async function listIsoImages(
-  client: PveClient,
-  { node, media }: { node: string; media: string },
-  signal: AbortSignal,
-): Promise<string[]> {
-  const storage = encodeURIComponent(ISO.exec(media)?.[1] ?? "");
-  const path = `/nodes/${encodeURIComponent(node)}/storage/${storage}/content`;
-  const rows = await client.read({ path, parameters: { content: "iso" }, signal }, StorageContent);
-  return rows.map(({ volid }) => volid);
+/** The one that is written down, so that asking again never takes the rescue's own order for the original. */
+function noteOf(client: PveClient, vm: FoundVm, config: VmConfig): DriveNote {
+  return noteFor(client, vm, { config, written: rescueNoteIn(config), what: "the rescue media" });
 }
 
-/** The one that is written down, so that asking again never takes the rescue's own order for the original. */
-function noteFor(client: PveClient, { vmid }: FoundVm, config: VmConfig): RescueNote {
-  const note = noteIn(config) ?? newNote(config);
-  if (note !== null) return note;
+/** Both have a boot order to bring back, and each would take the other's for the original. */
+async function requireNoIso(client: PveClient, vm: FoundVm, signal: AbortSignal): Promise<void> {
+  if (isoNoteIn(await wantedConfig(client, vm, signal)) === null) return;
   throw new ServiceError(
-    "unsupported",
-    "The server has no free drive for the rescue media, so nothing was changed.",
-    {
-      facts: { cloud: client.cloud },
-      staffDetail: `${client.cloud}: VM ${vmid} has no free or empty slot of ide0-3 and sata0-5`,
-    },
+    "cloud_conflict",
+    "An ISO is in the server's CD drive, so nothing was changed. Take it out first: /iso unmount.",
+    { facts: { cloud: client.cloud } },
   );
 }
 
@@ -121,70 +102,49 @@ function noteFor(client: PveClient, { vmid }: FoundVm, config: VmConfig): Rescue
  * append the new drive to the old order after it had taken ours (qemu-server, PVE/API2/Qemu.pm, update_vm_api).
  */
 function noteStep(client: PveClient): StepDefinition {
-  return setting(client, {
+  return mediaSetting(client, {
+    ...shared,
     name: "pve.rescue_note",
     parameters(vm, config) {
-      const note = noteFor(client, vm, config);
-      return { tags: tagsWith(config), description: withNote(config, note) };
+      const note = noteOf(client, vm, config);
+      return { tags: tagsWith(config), description: withLine(config, "rescue", note) };
     },
     expected(config) {
-      const note = noteIn(config) ?? newNote(config);
-      const isWritten = note !== null && config["description"]?.trimEnd() === withNote(config, note);
+      const note = rescueNoteIn(config) ?? newNote(config);
+      const isWritten =
+        note !== null && config["description"]?.trimEnd() === withLine(config, "rescue", note);
       return { tags: isTagged(config), description: isWritten };
     },
   });
 }
 
 function mediaStep(client: PveClient): StepDefinition {
-  return setting(client, {
+  return mediaSetting(client, {
+    ...shared,
     name: "pve.rescue_media",
-    parameters: (vm, config, media) => ({ [writtenNote(client, vm, config).slot]: `${media},media=cdrom` }),
-    expected(config, media) {
-      const slot = lineIn(config)?.slot ?? "";
+    parameters: (vm, config, { media }) => ({
+      [writtenNote(client, vm, config).slot]: `${media},media=cdrom`,
+    }),
+    expected(config, { media }) {
+      const slot = lineIn(config, "rescue")?.slot ?? "";
       return { [slot]: properties(config[slot] ?? "")[""] === media };
     },
   });
 }
 
 function bootStep(client: PveClient): StepDefinition {
-  return setting(client, {
+  return mediaSetting(client, {
+    ...shared,
     name: "pve.rescue_set",
-    parameters: (vm, config) => ({ boot: rescueOrder(config, writtenNote(client, vm, config)) }),
-    expected: (config) => ({ boot: bootOrder(config["boot"])[0] === lineIn(config)?.slot }),
-    output: { rescueSet: true },
+    parameters: (vm, config) => ({ boot: orderFrom(config, writtenNote(client, vm, config)) }),
+    expected: (config) => ({ boot: bootOrder(config["boot"])[0] === lineIn(config, "rescue")?.slot }),
+    outcome: () => ({ output: { rescueSet: true } }),
   });
 }
 
-interface Setting {
-  name: string;
-  parameters(vm: FoundVm, config: VmConfig, media: string): Parameters;
-  /** Whether each of them is there, as PVE shows it then. */
-  expected(config: VmConfig, media: string): Record<string, boolean>;
-  output?: Record<string, unknown>;
-}
-
-/** A cancel would leave it half switched. */
-function setting(client: PveClient, { name, parameters, expected, output = {} }: Setting): StepDefinition {
-  return {
-    name,
-    deadlineMs: 10 * 60_000,
-    callTimeoutMs: 2 * 60_000,
-    pointOfNoReturn: "The server is being switched to the rescue system; /server unrescue brings it back.",
-    evidence: "repeatable",
-    async issue(context): Promise<Issued> {
-      const { media } = Input.parse(context.input);
-      const vm = await getTarget(client, context);
-      const config = await wantedConfig(client, vm, context.signal);
-      if (Object.values(expected(config, media)).every(Boolean)) return { kind: "done", output };
-      const after = await change(client, context, vm, parameters(vm, config, media));
-      const wanted = await wantedConfig(client, after, context.signal);
-      requireBootSettings(client, after, wanted, expected(wanted, media));
-      return { kind: "done", output };
-    },
-  };
-}
+const shared = { pointOfNoReturn: SWITCHING, parse: (input: unknown) => Input.parse(input) };
 
 /** By the step before. */
-function writtenNote(client: PveClient, vm: FoundVm, config: VmConfig): RescueNote {
-  return lineIn(config) ?? noteFor(client, vm, config);
+function writtenNote(client: PveClient, vm: FoundVm, config: VmConfig): DriveNote {
+  return lineIn(config, "rescue") ?? noteOf(client, vm, config);
 }

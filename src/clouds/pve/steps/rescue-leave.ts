@@ -3,22 +3,14 @@ import { ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import type { Parameters } from "../form.ts";
-import {
-  bootMedia,
-  bootOrder,
-  hasLine,
-  isTagged,
-  noteIn,
-  type RescueNote,
-  slotAfter,
-  tagsWithout,
-  withoutNote,
-} from "../rescue.ts";
+import { bootOrder, type DriveNote, hasLine, slotAfter, withoutLine } from "../media.ts";
+import { bootMedia, isTagged, rescueNoteIn, tagsWithout } from "../rescue.ts";
 import type { VmConfig } from "../schema.ts";
 import { remoteServerOf } from "../server.ts";
 import { wantedConfig } from "../vm.ts";
+import { requireBootSettings } from "./media.ts";
 import { planPower } from "./power.ts";
-import { planLook, requireBootSettings } from "./rescue-look.ts";
+import { planLook } from "./rescue-look.ts";
 import { change } from "./setting.ts";
 import { getTarget, seen } from "./target.ts";
 
@@ -53,7 +45,7 @@ function unsetStep(client: PveClient): StepDefinition {
 async function unset(client: PveClient, context: StepContext): Promise<Issued> {
   const vm = await getTarget(client, context);
   const config = await wantedConfig(client, vm, context.signal);
-  const note = noteIn(config) ?? withoutALine(config);
+  const note = rescueNoteIn(config) ?? withoutALine(config);
   if (note === null && !isTagged(config)) {
     const error = new ServiceError(
       "cloud_conflict",
@@ -76,7 +68,7 @@ async function unset(client: PveClient, context: StepContext): Promise<Issued> {
 }
 
 /** Somebody removed our line, or went back to a snapshot of that time: what boots now is taken out of the order. */
-function withoutALine(config: VmConfig): RescueNote | null {
+function withoutALine(config: VmConfig): DriveNote | null {
   const slot = isTagged(config) ? bootMedia(config) : null;
   if (slot === null) return null;
   const rest = bootOrder(config["boot"]).filter((key) => key !== slot);
@@ -84,7 +76,7 @@ function withoutALine(config: VmConfig): RescueNote | null {
 }
 
 /** Only what is not so yet. */
-function wayBack(config: VmConfig, note: RescueNote): Parameters {
+function wayBack(config: VmConfig, note: DriveNote): Parameters {
   const slot = slotAfter(config, note);
   const doomed: string[] = [];
   const parameters: Record<string, string> = {};
@@ -105,17 +97,17 @@ function clearStep(client: PveClient): StepDefinition {
     evidence: "repeatable",
     async issue(context): Promise<Issued> {
       const vm = await getTarget(client, context);
-      if (isTagged(vm.config) || hasLine(vm.config)) {
+      if (isTagged(vm.config) || hasLine(vm.config, "rescue")) {
         const tags = tagsWithout(vm.config);
         await change(client, context, vm, {
-          description: withoutNote(vm.config),
+          description: withoutLine(vm.config, "rescue"),
           ...(tags === "" ? { delete: "tags" } : { tags }),
         });
       }
       const after = await getTarget(client, context);
       requireBootSettings(client, after, after.config, {
         tags: !isTagged(after.config),
-        description: !hasLine(after.config),
+        description: !hasLine(after.config, "rescue"),
       });
       return { kind: "done", ...(await seen(client, context, after)) };
     },

@@ -3,29 +3,14 @@ import { z } from "zod";
 import { ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepDefinition } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
-import type { FoundVm } from "../cluster.ts";
-import type { VmConfig } from "../schema.ts";
 import { remoteServerOf } from "../server.ts";
 import { pendingKeys } from "../vm.ts";
-import { requireShown } from "./setting.ts";
 import { getTarget, outcomeFor } from "./target.ts";
 
 const Input = z.object({ externalId: z.string(), goal: z.enum(["rescue", "active"]) });
 
 export function planLook(input: z.infer<typeof Input>): PlannedStep {
   return { name: "pve.rescue_verify", label: "Check what it runs from", input };
-}
-
-/** PVE may show another boot order, one that it has changed by itself: then it is set again. */
-export function requireBootSettings(
-  client: PveClient,
-  vm: FoundVm,
-  config: VmConfig,
-  expected: Readonly<Record<string, boolean>>,
-): void {
-  const wrong = Object.keys(expected).filter((key) => expected[key] !== true);
-  const differences = wrong.map((key) => `${key}: ${config[key] ?? "none"}`);
-  requireShown(client, vm, "the settings of the server", differences, { retryable: true });
 }
 
 export function lookStep(client: PveClient): StepDefinition {
