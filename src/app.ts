@@ -15,9 +15,11 @@ import { createSlackBot, type SlackBotOptions } from "./bots/slack/app.ts";
 import { type CloudRegistry, createClouds } from "./clouds/index.ts";
 import type { DiscordSettings, SlackSettings } from "./config/chat.ts";
 import type { Role, Settings } from "./config/settings.ts";
+import { createConsoleServer } from "./console/server.ts";
 import type { Policies } from "./core/action.ts";
 import { createRegistry } from "./core/actions/index.ts";
 import type { Bot } from "./core/bot.ts";
+import { dropOldConsoleLinks } from "./core/console/link.ts";
 import { createEntrance } from "./core/dispatch.ts";
 import { ServiceError } from "./core/errors.ts";
 import { readLines, renderCard } from "./core/operations/card.ts";
@@ -172,13 +174,18 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
   const has = (role: Role) => settings.roles.includes(role);
   const bots = has("bots") ? openBots(settings, domain) : [];
   const consoleBot = await openConsole(domain, options.console);
+  let listening: { port: number; url: string } | null = null;
+  // The sandbox is on this machine, and so is whoever looks at it.
+  const address = () => settings.publicUrl ?? (options.inMemory === true ? listening?.url : undefined);
+  engine.address = address;
+  const screens = createConsoleServer({ deps: domain, address, log });
   const api = createApiServer({
+    sections: [screens],
     receivers: bots.flatMap((bot) => bot.http ?? []),
     checks: readinessChecks({ database, pingQueue: () => jobs.ping(), clouds, bots }),
     log,
     version,
   });
-  let listening: { port: number; url: string } | null = null;
   const worker = createWorker(engine, { concurrency });
   const shown = consoleBot === null ? bots : [...bots, consoleBot];
   const projector = createProjector({
@@ -202,6 +209,7 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
     url: () => listening?.url ?? null,
     async start() {
       if (has("api") || bots.length > 0) listening = await api.listen(settings);
+      screens.start();
       if (has("worker")) worker.start();
       if (has("dispatcher")) dispatcher.start();
       await Promise.all(bots.map((bot) => bot.start()));
@@ -211,6 +219,7 @@ export async function openApp(settings: Settings, options: AppOptions): Promise<
     },
     async close() {
       await Promise.all(shown.map((bot) => bot.stop()));
+      await screens.stop();
       await api.close();
       await Promise.all([worker.stop(), projector.stop(), dispatcher.stop()]);
       await connector.close();
@@ -288,6 +297,7 @@ async function inTime(firstLook: Promise<void>, log: Logger): Promise<void> {
 async function schedule(settings: Settings, { database, jobs, clouds, engine }: Domain): Promise<void> {
   jobs.schedule("secrets.expire", minuteMs, async () => {
     await dropExpiredSecrets(database);
+    await dropOldConsoleLinks(database);
   });
   jobs.schedule("retention", 60 * minuteMs, async () => {
     await dropOldRows(database, settings.policies.retention);

@@ -13,6 +13,7 @@ const mayImport: Record<string, readonly string[]> = {
   bots: ["core", "database", "net"],
   webhooks: ["core", "database", "net"],
   api: ["core", "database", "net"],
+  console: ["core", "database", "net"],
   sandbox: [],
 };
 const freeFolders = new Set(["", "cli", "demo"]);
@@ -69,6 +70,8 @@ it("has bullmq in jobs, undici in net and clouds, the chat clients in their own 
     "@slack/bolt": ["src/bots/slack/"],
     "discord.js": ["src/bots/discord/"],
     "@electric-sql/pglite": ["src/database/"],
+    "@novnc/novnc": ["src/console/"],
+    ws: ["src/console/", "src/clouds/", "src/sandbox/"],
   };
   const wrong = imports.filter(({ file, target }) => {
     const allowed = homes[target];

@@ -2,7 +2,8 @@
  * The HTTP side: health, and the bots' receivers, which stand before any body parser because their signatures are over
  * the raw body (and Bolt refuses JSON events that somebody else has read).
  */
-import { createServer, type RequestListener, type Server } from "node:http";
+import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import type { Duplex } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import express, { type ErrorRequestHandler, type Express, type Request, type Response } from "express";
 import type { Logger } from "pino";
@@ -11,6 +12,13 @@ import { ServiceError } from "../core/errors.ts";
 export interface Receiver {
   path: string;
   listener: RequestListener;
+}
+
+/** Everything at a path and below it, with its WebSockets. */
+export interface Section {
+  path: string;
+  listener: RequestListener;
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
 }
 
 /** One thing that this process needs, or would like to have. */
@@ -24,6 +32,7 @@ export interface ReadinessCheck {
 
 export interface ApiOptions {
   receivers: readonly Receiver[];
+  sections?: readonly Section[];
   checks: readonly ReadinessCheck[];
   log: Logger;
   version: string;
@@ -40,7 +49,16 @@ const CHECK_TIMEOUT_MS = 2_000;
 const DEFAULT_GRACE_MS = 2_000;
 
 export function createApiServer(options: ApiOptions): ApiServer {
-  const server = createServer(createApp(options));
+  const sections = options.sections ?? [];
+  const server = createServer(
+    {
+      // Anything else that would be more than HTTP (curl asks for HTTP/2 so) is answered as what it is without that.
+      shouldUpgradeCallback: ({ url = "", headers }) =>
+        headers.upgrade?.toLowerCase() === "websocket" && sections.some(({ path }) => isWithin(url, path)),
+    },
+    createApp(options),
+  );
+  serveUpgrades(server, sections);
   // A slow or silent client must not hold a connection for ever.
   server.requestTimeout = 30_000;
   server.headersTimeout = 10_000;
@@ -50,13 +68,33 @@ export function createApiServer(options: ApiOptions): ApiServer {
   };
 }
 
-function createApp({ receivers, checks, log, version }: ApiOptions): Express {
+/** Node before 24.9 asks for every upgrade: what is nobody's gets an answer. */
+function serveUpgrades(server: Server, sections: readonly Section[]): void {
+  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    socket.on("error", () => socket.destroy());
+    const section = sections.find(({ path }) => isWithin(request.url ?? "", path));
+    if (section !== undefined) section.upgrade(request, socket, head);
+    else socket.end("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  });
+}
+
+function isWithin(address: string, path: string): boolean {
+  return address === path || address.startsWith(`${path}/`);
+}
+
+function createApp({ receivers, sections = [], checks, log, version }: ApiOptions): Express {
   const app = express();
   app.disable("x-powered-by");
   for (const { path, listener } of receivers) {
     // Not app.use(path, …): that would cut the path off the address which the receiver compares with its own.
     app.use((request, response, next) => {
       if (request.path === path) listener(request, response);
+      else next();
+    });
+  }
+  for (const { path, listener } of sections) {
+    app.use((request, response, next) => {
+      if (isWithin(request.path, path)) listener(request, response);
       else next();
     });
   }

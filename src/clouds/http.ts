@@ -6,6 +6,7 @@ import { Agent, buildConnector, type Dispatcher, request as undiciRequest } from
 import { ServiceError } from "../core/errors.ts";
 import { requireTime } from "../core/operations/call.ts";
 import { assertOutsideTransaction } from "../database/transaction.ts";
+import { openWebSocket, type SocketRequest, type WebSocket } from "./web-socket.ts";
 
 export interface HttpClientOptions {
   /** The cloud's name in the configuration. */
@@ -57,6 +58,8 @@ export interface HttpClient {
    * sent and its answer was lost, cut, late or too long.
    */
   send(request: HttpRequest): Promise<HttpResponse>;
+  /** By the same connector. Returns the open WebSocket, or the answer that refuses it; throws as `send` for a reading call. */
+  openSocket(request: SocketRequest): Promise<WebSocket | HttpResponse>;
   close(): Promise<void>;
 }
 
@@ -95,20 +98,41 @@ export function createHttpClient(options: HttpClientOptions): HttpClient {
     }
   }
 
-  return { send, close: () => agent.destroy() };
+  async function openSocket(request: SocketRequest): Promise<WebSocket | HttpResponse> {
+    assertOutsideTransaction("a WebSocket");
+    try {
+      return await openWebSocket(connectorOf(options, { allowH2: false }), request);
+    } catch (error) {
+      const { timeoutMs } = request;
+      const timedOut = error instanceof Error && error.name === "TimeoutError";
+      const problem = transportError(error, {
+        options,
+        request: { ...request, method: "GET", changing: false },
+        timedOut,
+        timeoutMs,
+      });
+      const { code, staffDetail: reason } = problem;
+      options.log.warn({ cloud: options.cloud, call: request.label, code, reason }, "cloud call failed");
+      throw problem;
+    }
+  }
+
+  return { send, openSocket, close: () => agent.destroy() };
 }
 
-function connectorOf(options: HttpClientOptions): buildConnector.connector {
+/** `allowH2: false` for WebSockets, which a server that has agreed on HTTP/2 cannot switch to. */
+function connectorOf(options: HttpClientOptions, { allowH2 = true } = {}): buildConnector.connector {
   const { fingerprint, connectTimeoutMs: timeout } = options;
   if (fingerprint === undefined) {
     return buildConnector({
+      allowH2,
       timeout,
       rejectUnauthorized: options.verifyTls,
       ...(options.ca === undefined ? {} : { ca: options.ca }),
     });
   }
   // A resumed TLS session shows no certificate, so none is resumed.
-  const connect = buildConnector({ timeout, rejectUnauthorized: false, maxCachedSessions: 0 });
+  const connect = buildConnector({ allowH2, timeout, rejectUnauthorized: false, maxCachedSessions: 0 });
   const wanted = normalFingerprint(fingerprint);
   return (target, callback) => {
     connect(target, (error, socket) => {

@@ -20,7 +20,9 @@
  * - `cloud_failed`     the cloud tried, and says that it failed
  * - `unknown_outcome`  a changing call whose answer was lost, cut, late or a 5xx: it may or may not have happened
  */
+import type { Duplex } from "node:stream";
 import { z } from "zod";
+import type { Queryable } from "../database/client.ts";
 import type { PlannedStep, StepDefinition } from "./operations/step.ts";
 
 export type Provider = "pve" | "openstack";
@@ -253,6 +255,25 @@ export interface AddressProcedures {
   release(order: { externalId: string; versions: readonly (4 | 6)[] }): PlannedStep[];
 }
 
+/** One look at a server's screen. */
+export interface ConsoleOrder {
+  /** Of this look. */
+  id: string;
+  externalId: string;
+  /** As kept on the server's row (RemoteServer.data). */
+  serverData: Record<string, unknown>;
+  database: Queryable;
+  /** Gives up while it is being opened; an open one is closed by its stream. */
+  signal: AbortSignal;
+}
+
+export interface RemoteConsole {
+  /** RFB (RFC 6143) as bytes, both ways; ends when the cloud ends it. */
+  stream: Duplex;
+  /** For its VNC authentication. */
+  password: string;
+}
+
 /** A wait that the watcher has still to resolve. */
 export interface OpenWait {
   id: string;
@@ -324,6 +345,8 @@ export interface Cloud {
   keys?(order: { externalId: string; sshKeys: readonly string[] }): PlannedStep[];
   /** The cloud itself refuses to delete it, whoever asks. */
   protect?(order: { externalId: string; on: boolean }): PlannedStep[];
+  /** The screen of a running server. Looks first that it is this one, as before a change. */
+  console?(order: ConsoleOrder): Promise<RemoteConsole>;
   /** A real stop and start, so that what waits for one counts. */
   restart?(order: { externalId: string }): PlannedStep[];
   /**

@@ -140,6 +140,7 @@ async function runImmediate(
 ): Promise<Answer> {
   const attempt = () =>
     engine.database.transaction(async (tx): Promise<Answer> => {
+      if (action.stepUp === true) await requireStepUp({ ...context, database: tx });
       const result = await action.run({ ...context, database: tx }, input);
       await recordAudit(tx, {
         principal: context.principal,
@@ -254,6 +255,7 @@ async function press(engine: Engine, { token, principal, source }: Press): Promi
       engine.database.transaction(async (tx) => {
         await useCapability(tx, token, principal);
         const context = { database: tx, principal, source, engine };
+        if (action.stepUp === true) await requireStepUp(context);
         const result = await action.run(context, action.input.parse(capability.input));
         await recordAudit(tx, {
           principal,

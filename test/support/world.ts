@@ -143,6 +143,7 @@ export async function createCloudWorld(options: CloudWorldOptions): Promise<Clou
     wake: localWake(),
     log: options.log ?? silent,
     policies,
+    address: () => "https://bot.example.com",
     worker: `test-${randomUUID()}`,
     patienceMs: 60_000,
     reached: () => undefined,

@@ -3,12 +3,14 @@ import type { Logger } from "pino";
 import type { z } from "zod";
 import { ServiceError } from "../../core/errors.ts";
 import type { HttpClient, HttpResponse } from "../http.ts";
+import type { WebSocket } from "../web-socket.ts";
 import { noteWrite } from "./doubt.ts";
 import { errorOf } from "./errors.ts";
 import { encodeForm, FORM, type Parameters, unwrap } from "./form.ts";
 import type { PveCloudOptions } from "./options.ts";
 import { createRecent, type Recent } from "./recent.ts";
 import { createSessions, type Session } from "./session.ts";
+import { createSocketOpener, type SocketCall } from "./socket.ts";
 import { parseUpid, type Upid } from "./upid.ts";
 
 export interface Call {
@@ -39,6 +41,8 @@ export interface PveClient {
   read<T>(request: Omit<Call, "method">, schema: z.ZodType<T>): Promise<T>;
   /** A call that begins a task, or, where older versions do it at once, none: null. */
   begin(request: Call): Promise<Upid | null>;
+  /** A call that becomes a WebSocket. Throws as a reading call. */
+  openSocket(request: SocketCall): Promise<WebSocket>;
   /** The cluster's clock minus ours, by the last Date header. Milliseconds. */
   clockOffsetMs(): number;
   now(): number;
@@ -123,6 +127,7 @@ export function createClient(
         { facts: { cloud: options.name }, staffDetail: `${options.name}: ${labelOf(request)}: no task id` },
       );
     },
+    openSocket: createSocketOpener({ options, http, sessions }),
     clockOffsetMs: () => offsetMs,
     now,
     close: () => http.close(),

@@ -13,6 +13,7 @@ import { createHttpClient } from "../http.ts";
 import { createNetworkList, listImages } from "./catalogue.ts";
 import { createClient, type PveClient } from "./client.ts";
 import { listResources } from "./cluster.ts";
+import { openConsole } from "./console.ts";
 import { inDoubtAfterWrites } from "./doubt.ts";
 import { examine } from "./examine.ts";
 import type { PveCloudOptions, PveRuntime } from "./options.ts";
@@ -94,6 +95,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
     addresses: { assign: planAssign, release: planRelease },
     restart: planRestart,
     power: ({ externalId, verb }) => [planPower({ externalId, verb })],
+    console: (order) => openConsole(client, order),
     passwordAtBoot: true,
     password: ({ externalId, secretId }) => [planPassword(externalId, secretId)],
     remove: planDelete,
@@ -171,6 +173,7 @@ const PRIVILEGES = [
   "VM.Config.Memory",
   "VM.Config.Network",
   "VM.Config.Options",
+  "VM.Console",
   "VM.PowerMgmt",
   "VM.Snapshot",
 ] as const;

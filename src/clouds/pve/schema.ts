@@ -106,6 +106,14 @@ export const AgentInterfaces = z.looseObject({
 });
 
 export const AgentOs = z.looseObject({ result: z.looseObject({ id: z.string().optional() }) });
+export const VncProxy = z.object({
+  // A string in answers of some versions, as every number of PVE may be.
+  port: z.coerce.number().int(),
+  ticket: z.string(),
+  password: z.string(),
+});
+export type VncProxy = z.infer<typeof VncProxy>;
+
 export const Ticket = z.looseObject({ ticket: z.string(), CSRFPreventionToken: z.string() });
 export const Version = z.looseObject({ version: z.string() });
 /** Privileges by path; 1 where they hold below it, too. */

@@ -14,7 +14,7 @@ export interface Session {
   headers: Record<string, string>;
 }
 
-interface PveSessions {
+export interface PveSessions {
   /**
    * One call under our credential; the second time only with another ticket, because PVE looks at the credential before
    * anything else. `anyway`: also while calls fail at once because it was refused. Throws `unauthorized` then.

@@ -5,6 +5,7 @@ import { nearest } from "../nearest.ts";
 import { accountCode, accountShow, accountUnlink, link } from "./account.ts";
 import { serverBuild } from "./build.ts";
 import { cloudList, cloudMaintenance } from "./cloud.ts";
+import { serverConsole } from "./console.ts";
 import { serverDelete } from "./delete.ts";
 import { accountSecure, accountUnsecure, accountVerify } from "./factor.ts";
 import { help } from "./help.ts";
@@ -37,6 +38,7 @@ const actions: readonly Action[] = [
   serverPower,
   serverRestart,
   serverPassword,
+  serverConsole,
   serverKeys,
   serverRebuild,
   serverReinstall,

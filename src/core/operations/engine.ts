@@ -30,6 +30,8 @@ export interface Engine {
   wake: Wake;
   log: Logger;
   policies: Policies;
+  /** Under which browsers reach us, without a slash at its end; undefined while nobody has said. */
+  address?: () => string | undefined;
   /** Unique among all processes. */
   worker: string;
   /** How long an unreachable cloud is asked again before the operation ends. Milliseconds. */

@@ -25,6 +25,8 @@ export const allowedIn = {
   iso: ["active", "stopped", "paused", "error"],
   // Whatever became of its system; one that boots other media has somebody at work on its disk.
   rebuild: ["active", "stopped", "paused", "suspended", "error"],
+  // What runs has a screen, whatever its guest is doing.
+  console: ["active", "rescue", "paused", "error"],
   // Whatever is under way holds the server's lock; a state that never ends must not keep it alive.
   delete: serverStates.filter((state) => state !== "deleted"),
 } as const satisfies Record<string, readonly ServerState[]>;

@@ -2,7 +2,7 @@
 import type { Cloud } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 
-type Procedure = "rebuild" | "snapshots" | "rescue" | "keys" | "restart" | "isos" | "addresses";
+type Procedure = "rebuild" | "snapshots" | "rescue" | "keys" | "restart" | "console" | "isos" | "addresses";
 
 /** Throws `unsupported` with `advice`, a sentence for whoever asked, where the cloud has no such thing. */
 export function requireProcedure<Key extends Procedure>(

@@ -1,6 +1,7 @@
 import { agentMethods } from "./agent.ts";
 import { cloneMethods } from "./clone.ts";
 import { configMethods } from "./config-api.ts";
+import { consoleMethods } from "./console.ts";
 import { contentMethods } from "./content-api.ts";
 import { firewallMethods } from "./firewall.ts";
 import { clusterMethods } from "./nodes-api.ts";
@@ -20,6 +21,7 @@ export const methods: readonly Method[] = [
   ...powerMethods,
   ...snapshotMethods,
   ...agentMethods,
+  ...consoleMethods,
   ...firewallMethods,
   ...taskMethods,
 ];

@@ -1,6 +1,8 @@
 import { createHash, randomInt, randomUUID } from "node:crypto";
+import type { Duplex } from "node:stream";
 import type { ArmedFault } from "../faults.ts";
 import type { Paced } from "../pace.ts";
+import type { VncPort } from "./console.ts";
 import type { Hooks } from "./hooks.ts";
 import type { Lock } from "./locks.ts";
 import type { Task } from "./tasks.ts";
@@ -63,6 +65,10 @@ export interface Cluster extends Paced {
   /** Called when the traps change. */
   watchers: Set<() => void>;
   hooks: Hooks;
+  /** Where vncproxy listens. */
+  vncPorts: Map<number, VncPort>;
+  /** Connections that are no HTTP any more, and that closing the server does not end. */
+  upgraded: Set<Duplex>;
 }
 
 /** Resolves when `look` is true; it is asked again whenever the traps change. */
@@ -161,6 +167,7 @@ export function newVm(cluster: Cluster, input: Pick<Vm, "vmid" | "node" | "confi
 export function newGuest(): Vm["guest"] {
   return {
     hostname: "localhost",
+    typed: "",
     users: new Map([
       ["root", ""],
       ["debian", ""],

@@ -177,6 +177,7 @@ export async function startPveSimulator(options: PveSimulatorOptions = {}): Prom
       const closed = once(server, "close");
       server.close();
       server.closeAllConnections();
+      for (const socket of cluster.upgraded) socket.destroy();
       await closed;
     },
   };

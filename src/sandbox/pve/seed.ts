@@ -39,6 +39,8 @@ export function createCluster(options: PveSimulatorOptions): Cluster {
     macClashes: [],
     watchers: new Set(),
     hooks: { tasks: [], requests: [] },
+    vncPorts: new Map(),
+    upgraded: new Set(),
     timers: new Set(),
     closed: false,
   };

@@ -6,6 +6,7 @@ import {
   type ServerResponse,
 } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
+import type { Duplex } from "node:stream";
 import { text as readText } from "node:stream/consumers";
 import { answerUnderFault, type Fault, parseFaultHeader, takeFault, trickle } from "../faults.ts";
 import { pause, pauseExactly } from "../pace.ts";
@@ -17,11 +18,12 @@ import { requestCame } from "./hooks.ts";
 import { faultPresets } from "./presets.ts";
 import { checkPermission, dispatch, findMethod, mergeParams } from "./router.ts";
 import { simApi } from "./sim-api.ts";
+import { answerUpgrade } from "./upgrade.ts";
 import { type Answer, type Exchange, PlainRefusal, PveError, plainError } from "./wire.ts";
 
 const MAX_LOGGED_REQUESTS = 50_000;
 const BASE = "/api2/json";
-const SECRETS = new Set(["password", "cipassword", "otp"]);
+const SECRETS = new Set(["password", "cipassword", "otp", "vncticket"]);
 
 export function createServer(
   cluster: Cluster,
@@ -34,6 +36,11 @@ export function createServer(
   const server = tls
     ? createHttpsServer({ key: tls.key, cert: tls.chain }, listener)
     : createHttpServer(listener);
+  server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    cluster.upgraded.add(socket);
+    socket.on("error", () => socket.destroy()).on("close", () => cluster.upgraded.delete(socket));
+    void serveUpgrade(cluster, { request, socket, head, log });
+  });
   // pveproxy allows 100 requests per connection; a client must notice the Connection: close.
   server.maxRequestsPerSocket = 100;
   server.keepAliveTimeout = 120_000;
@@ -54,6 +61,33 @@ async function serve(cluster: Cluster, { request, response, log }: Serving): Pro
     send(response, simApi(cluster, exchange, exchange.path.slice("/_sim".length)));
     return;
   }
+  const { answer, fault } = await answerTo(cluster, exchange, log);
+  if (answer.hang === true) return;
+  if (answer.drop === true) request.socket.destroy();
+  else if (fault?.kind === "trickle") {
+    const payload = writeHead(response, answer);
+    await trickle(response, payload, () => pauseExactly(cluster, fault.delayMs ?? 100));
+  } else send(response, answer);
+}
+
+/** Only what the API has a WebSocket for; it has looked at who asks, as for any other call. */
+async function serveUpgrade(
+  cluster: Cluster,
+  { request, socket, head, log }: Pick<Serving, "request" | "log"> & { socket: Duplex; head: Buffer },
+): Promise<void> {
+  const target = request.url ?? "/";
+  const { pathname, searchParams } = new URL(target, "http://localhost");
+  const { headers, method = "GET" } = request;
+  const exchange = { method, path: pathname, query: searchParams, target, headers, rawBody: "" };
+  const { answer } = await answerTo(cluster, exchange, log);
+  answerUpgrade(cluster, { request, socket, head }, answer);
+}
+
+async function answerTo(
+  cluster: Cluster,
+  exchange: Exchange,
+  log: (line: string) => void,
+): Promise<{ answer: Answer; fault: Fault | undefined }> {
   const entry: RequestLogEntry = {
     at: new Date().toISOString(),
     method: exchange.method,
@@ -84,12 +118,7 @@ async function serve(cluster: Cluster, { request, response, log }: Serving): Pro
   entry.status = answer.hang === true || answer.drop === true ? 0 : answer.status;
   record(cluster, entry);
   log(`${entry.method} ${entry.path} ${entry.status}${fault ? ` (fault: ${fault.kind})` : ""}`);
-  if (answer.hang === true) return;
-  if (answer.drop === true) request.socket.destroy();
-  else if (fault?.kind === "trickle") {
-    const payload = writeHead(response, answer);
-    await trickle(response, payload, () => pauseExactly(cluster, fault.delayMs ?? 100));
-  } else send(response, answer);
+  return { answer, fault };
 }
 
 async function readExchange(request: IncomingMessage): Promise<Exchange | undefined> {

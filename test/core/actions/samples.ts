@@ -41,6 +41,7 @@ export const samples: readonly Sample[] = [
   { action: "server.power", options: { server: "web-1", action: "reboot" } },
   { action: "server.restart", options: { server: "web-1" } },
   { action: "server.password", options: { server: "web-1" } },
+  { action: "server.console", options: { server: "web-1" } },
   { action: "server.keys", options: { server: "web-1", keys: ed25519Key() } },
   { action: "iso.list", options: { server: "web-1" } },
   { action: "iso.mount", options: { server: "web-1", iso: "help-disk" } },

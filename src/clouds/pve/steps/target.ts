@@ -3,6 +3,7 @@
 import type { RemoteServer } from "../../../core/cloud.ts";
 import { reworded, ServiceError } from "../../../core/errors.ts";
 import type { StepContext, StepOutcome } from "../../../core/operations/step.ts";
+import type { Queryable } from "../../../database/client.ts";
 import type { PveClient } from "../client.ts";
 import { type FoundVm, findVm } from "../cluster.ts";
 import { smbiosUuidOf } from "../config.ts";
@@ -10,6 +11,15 @@ import { markersIn } from "../marker.ts";
 import { holderOf, reservedVmid } from "../reservation.ts";
 import { isAtWork, remoteServerOf, stuckLockAdvice, vmidOf } from "../server.ts";
 import { lockNoteOf, SAVED, workLockOf } from "../state.ts";
+
+/** Of a step's context, what says which VM is meant; a look at its screen has as much. */
+export type TargetContext = Pick<
+  StepContext,
+  "input" | "reference" | "externalId" | "serverData" | "signal"
+> & {
+  operation: Pick<StepContext["operation"], "id" | "output">;
+  database: Queryable;
+};
 
 /**
  * How old what PVE has told us may be when a step is about to ask for a change: as the preflight or the step before has left
@@ -23,7 +33,7 @@ const JUST_SEEN_MS = 2_000;
  */
 export async function findTarget(
   client: PveClient,
-  context: StepContext,
+  context: TargetContext,
   { justSeen = false } = {},
 ): Promise<FoundVm | null> {
   const externalId = context.input["externalId"];
@@ -40,7 +50,7 @@ export async function findTarget(
 }
 
 /** What `issue` begins with. Throws `cloud_not_found` when it is gone. */
-export async function getTarget(client: PveClient, context: StepContext): Promise<FoundVm> {
+export async function getTarget(client: PveClient, context: TargetContext): Promise<FoundVm> {
   // With a reference something was asked for already, and its outcome is looked at.
   const found = await findTarget(client, context, { justSeen: context.reference === null });
   if (found !== null) return found;
@@ -57,7 +67,7 @@ export function vanished(client: PveClient): ServiceError {
 
 async function findServerVm(
   client: PveClient,
-  context: StepContext,
+  context: TargetContext,
   { externalId, since }: { externalId: string; since: number },
 ): Promise<FoundVm | null> {
   // A VM that is gone proves nothing of a server that is another VM by now.
@@ -77,7 +87,7 @@ async function findServerVm(
   return found;
 }
 
-async function findOwnVm(client: PveClient, context: StepContext, since: number): Promise<FoundVm | null> {
+async function findOwnVm(client: PveClient, context: TargetContext, since: number): Promise<FoundVm | null> {
   const { operation } = context;
   const found = await findMade(client, context, { since });
   if (found === null || isHusk(found)) return found === null ? null : goneSoon(client, found, context.signal);
@@ -92,7 +102,7 @@ async function findOwnVm(client: PveClient, context: StepContext, since: number)
 /** What is under the VMID that the operation has reserved; null without one, or when nothing is. It may be a stranger's. */
 export async function findMade(
   client: PveClient,
-  context: StepContext,
+  context: TargetContext,
   { operationId = context.operation.id, since }: { operationId?: string; since?: number } = {},
 ): Promise<FoundVm | null> {
   const vmid = await reservedVmid(client, { database: context.database, operationId });
@@ -119,12 +129,12 @@ export async function goneSoon(client: PveClient, husk: FoundVm, signal: AbortSi
 }
 
 /** Being made to take the place of the VM that the server still is. */
-function isReplacement({ externalId }: StepContext, vmid: number): boolean {
+function isReplacement({ externalId }: TargetContext, vmid: number): boolean {
   return externalId !== null && externalId !== String(vmid);
 }
 
 /** What was recorded of this VM: on the server's row, or in the operation's output while it is a replacement. */
-export function recordOf(context: StepContext, vmid: number): Record<string, unknown> {
+export function recordOf(context: TargetContext, vmid: number): Record<string, unknown> {
   if (!isReplacement(context, vmid)) return context.serverData;
   const { replacement } = context.operation.output;
   return typeof replacement === "object" && replacement !== null ? { ...replacement } : {};
@@ -144,7 +154,7 @@ export async function seen(client: PveClient, context: StepContext, vm: FoundVm)
   return outcomeFor(context, await remoteServerOf(client, vm, context.signal, { addresses: false }));
 }
 
-function hintOf(context: StepContext, vmid: number) {
+function hintOf(context: TargetContext, vmid: number) {
   const { node } = recordOf(context, vmid);
   return { signal: context.signal, hint: typeof node === "string" ? node : undefined };
 }
@@ -153,7 +163,7 @@ export function carries(found: FoundVm, operationId: string): boolean {
   return markersIn(found.config["description"]).some((marker) => marker.operationId === operationId);
 }
 
-function uuidDifference(context: StepContext, found: FoundVm, { required }: { required: boolean }): string {
+function uuidDifference(context: TargetContext, found: FoundVm, { required }: { required: boolean }): string {
   const kept = recordOf(context, found.vmid)["smbiosUuid"];
   const recorded = typeof kept === "string" ? kept : undefined;
   const uuid = smbiosUuidOf(found.config);
@@ -161,7 +171,7 @@ function uuidDifference(context: StepContext, found: FoundVm, { required }: { re
   return recorded === uuid ? "" : `its SMBIOS uuid is ${uuid ?? "none"}, recorded is ${recorded ?? "none"}`;
 }
 
-function replaced(client: PveClient, { externalId }: StepContext, named: string): ServiceError {
+function replaced(client: PveClient, { externalId }: TargetContext, named: string): ServiceError {
   return new ServiceError(
     "cloud_conflict",
     "The server has got another system since this was asked for, so nothing was changed. Ask again.",
