@@ -146,6 +146,7 @@ async function requestCancel(context: TransactionContext, operation: OperationRo
 /** needs_attention resumes the same operation, looking first; an ended one is entered anew. */
 export async function retryOperation(context: TransactionContext, operation: OperationRow): Promise<Entered> {
   if (operation.state === "needs_attention") {
+    await requireNoMaintenance(context.database, context.principal, operation.plan);
     if (operationAction(context, operation).stepUp === true) await requireStepUp(context);
     await resume(context, operation, { staff: "Tried again", customer: "Tried again" });
     return { operationId: operation.id, publicId: operation.publicId, existing: true };

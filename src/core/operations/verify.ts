@@ -1,6 +1,6 @@
 import type { Transaction } from "../../database/client.ts";
 import { problemOf } from "../errors.ts";
-import { issueAgain, issueMore } from "./attempt.ts";
+import { issueAgain, issueMore, resumeStep } from "./attempt.ts";
 import type { Call } from "./boundary.ts";
 import { fenced, park } from "./claim.ts";
 import { type At, askAgainMs, contextOf, isInDoubt, isWorthAnotherTry } from "./context.ts";
@@ -12,11 +12,14 @@ import type { Verdict } from "./step.ts";
 /** The watcher says it is settled, or the deadline has passed: now the cloud itself is asked. */
 export async function verifyStep(run: Run, at: At): Promise<Progress | Call> {
   const { engine } = run;
+  const { verify } = at.definition;
+  // Nothing but its call says what is so: it is made again, as after a lost answer.
+  if (verify === undefined) return resumeStep(run, at);
   engine.reached("verifying", at.operation.id);
   if (at.operation.endState !== null) engine.reached("compensating", at.operation.id);
   let verdict: Verdict;
   try {
-    verdict = (await at.definition.verify?.(await contextOf(run, at))) ?? { kind: "done" };
+    verdict = await verify(await contextOf(run, at));
   } catch (error) {
     if (run.signal.aborted) throw run.signal.reason;
     if (!isInDoubt(error) && !isWorthAnotherTry(error, at)) return failStep(run, at, problemOf(error));

@@ -307,3 +307,39 @@ describe("a failure after the switch", () => {
     expect((await sync()).lateTwins).toMatchObject([{ externalId: String(OLD), name: "web-1" }]);
   });
 });
+
+describe("a rebuild whose outcome nobody knows", () => {
+  /** The settings never arrived, and the cluster is away until their time is over. */
+  async function lose(at: Scene) {
+    at.beforeStep("pve.configure", () => {
+      at.simulator.addFault({ method: "PUT", path: "/config$", kind: "status", status: 596 });
+      at.simulator.addFault({ method: "GET", kind: "status", status: 595, times: 0 });
+    });
+    const lost = await at.order("server.rebuild", UBUNTU, at.ada);
+    expect(lost).toMatchObject({ state: "needs_attention", problem: { code: "unknown_outcome" } });
+    at.simulator.clearFaults();
+    return lost;
+  }
+
+  it("is not taken for done because a person says so: what has no look of its own is made again", async () => {
+    const at = await open();
+    const net0 = at.vm(OLD)?.config["net0"];
+    const lost = await lose(at);
+    await at.ask(at.rita, "ops.adopt", { operation: lost.publicId });
+    const end = await at.finish(lost.id);
+    expect(end).toMatchObject({ state: "succeeded", problem: null });
+    expect(at.made()).toMatchObject([{ vmid: NEW, config: { net0, memory: "2048", tags: "ratatosk" } }]);
+  });
+
+  it("does not go on for its customer while the node is in maintenance, but for the team", async () => {
+    const at = await open();
+    const lost = await lose(at);
+    const node = at.vm(OLD)?.node ?? "";
+    await at.ask(at.sam, "cloud.maintenance", { cloud: "sim", node, state: "on", message: "New disks." });
+    await expect(at.ask(at.ada, "ops.retry", { operation: lost.publicId })).rejects.toMatchObject({
+      code: "busy",
+    });
+    expect(await at.operation(lost.id)).toMatchObject({ state: "needs_attention" });
+    expect(await at.retry(lost)).toMatchObject({ state: "succeeded", problem: null });
+  });
+});
