@@ -22,7 +22,7 @@ const notValid: ImmediateResult = {
   view: {
     title: "Code is not valid.",
     tone: "warning",
-    text: "Each code counts once, for about a minute. After five wrong ones wait ten minutes.",
+    text: "Each code counts once, for about a minute. After five wrong ones wait ten minutes, after twenty a day; our team can take the app out before that.",
   },
 };
 

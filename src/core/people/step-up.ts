@@ -18,6 +18,9 @@ export type StepUpPolicy = (typeof stepUpPolicies)[number];
 export const STEP_UP_MINUTES = 15;
 const MOST_TRIES = 5;
 const TRIES_MINUTES = 10;
+/** A code is one of a million, and three are good at any time: who may try for ever finds one. */
+const MOST_TRIES_A_DAY = 20;
+const DAY_MINUTES = 24 * 60;
 
 interface Asker {
   database: Queryable;
@@ -106,17 +109,19 @@ export async function takeCode(
     lastStep: bigint;
     confirmed: boolean;
     failures: number;
+    failuresOfDay: number;
     now: number;
   }>(
     `SELECT secret_id AS "secretId", last_step AS "lastStep", confirmed_at IS NOT NULL AS confirmed, extract(epoch FROM clock())::float8 AS now,
-       (SELECT count(*)::int FROM unnest(failed_at) AS t WHERE t > clock() - $2::int * interval '1 minute') AS failures
+       (SELECT count(*)::int FROM unnest(failed_at) AS t WHERE t > clock() - $2::int * interval '1 minute') AS failures,
+       (SELECT count(*)::int FROM unnest(failed_at) AS t WHERE t > clock() - $3::int * interval '1 minute') AS "failuresOfDay"
      FROM customer_factors WHERE customer_id = $1 FOR UPDATE`,
-    [customer.id, TRIES_MINUTES],
+    [customer.id, TRIES_MINUTES, DAY_MINUTES],
   );
   if (row === undefined) {
     throw new ServiceError("wrong_state", "No authenticator app is set up. Begin with /account secure.");
   }
-  if (row.failures >= MOST_TRIES) return false;
+  if (row.failures >= MOST_TRIES || row.failuresOfDay >= MOST_TRIES_A_DAY) return false;
   const secret = await engine.secrets.read(tx, row.secretId);
   const step = totpStepOf(code, secret, { nowSeconds: row.now, lastStep: Number(row.lastStep) });
   if (step === null) {
@@ -124,13 +129,13 @@ export async function takeCode(
       `UPDATE customer_factors SET failed_at = array_append(
          ARRAY(SELECT t FROM unnest(failed_at) AS t WHERE t > clock() - $2::int * interval '1 minute'), clock())
        WHERE customer_id = $1`,
-      [customer.id, TRIES_MINUTES],
+      [customer.id, DAY_MINUTES],
     );
     return false;
   }
   if (!row.confirmed) await recordChange(tx, customer, true);
   await tx.sql(
-    `UPDATE customer_factors SET last_step = $2, confirmed_at = COALESCE(confirmed_at, clock()), failed_at = '{}'
+    `UPDATE customer_factors SET last_step = $2, confirmed_at = COALESCE(confirmed_at, clock())
       WHERE customer_id = $1`,
     [customer.id, step],
   );

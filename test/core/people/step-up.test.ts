@@ -146,6 +146,7 @@ describe("before what hurts", () => {
   it("is asked of customers for a new password, a rebuild and going back to a snapshot", () => {
     const asked = world.engine.registry.list().filter(({ stepUp }) => stepUp === true);
     expect(asked.map(({ name }) => name).toSorted()).toEqual([
+      "server.console",
       "server.keys",
       "server.password",
       "server.rebuild",
@@ -261,6 +262,19 @@ describe("before what hurts", () => {
     );
     expect(denied.length).toBeGreaterThanOrEqual(10);
     await move(11 * MINUTE);
+    expect((await view(ada, "account.verify", { code: codeOf() })).title).toBe("It is you.");
+  });
+
+  it("after twenty wrong codes none counts for a day, however slowly they came", async () => {
+    const { codeOf, used } = await enrol();
+    const wrong = used === "000000" ? "000001" : "000000";
+    for (let tries = 1; tries <= 20; tries += 1) {
+      await move(tries * 11 * MINUTE);
+      await view(ada, "account.verify", { code: wrong });
+    }
+    await move(21 * 11 * MINUTE);
+    expect((await view(ada, "account.verify", { code: codeOf() })).title).toBe("Code is not valid.");
+    await move(24 * 60 * MINUTE + 12 * MINUTE);
     expect((await view(ada, "account.verify", { code: codeOf() })).title).toBe("It is you.");
   });
 
