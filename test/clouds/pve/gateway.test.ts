@@ -41,6 +41,11 @@ const LIVES: Record<string, readonly Order[]> = {
     ["server.password", { server: "web-1" }],
     ["server.protect", { server: "web-1" }],
     ["server.protect", { server: "web-1", on: "no" }],
+    ["iso.mount", { server: "web-1", iso: "help-disk", boot: "yes" }],
+    ["server.restart", { server: "web-1" }],
+    ["iso.unmount", { server: "web-1" }],
+    ["ip.assign", { server: "web-1", ip: "192.0.2.10/24", gateway: "192.0.2.1" }],
+    ["ip.release", { server: "web-1" }],
     ["server.rescue", { server: "web-1" }],
     ["server.unrescue", { server: "web-1" }],
     ["(backup)", {}],
@@ -123,7 +128,11 @@ async function open(
     engine,
     runtime: { now: time.now },
     ...more,
-    client: { rescueIso: "local:iso/rescue.iso", ...more.client },
+    client: {
+      rescueIso: "local:iso/rescue.iso",
+      isos: { "help-disk": "local:iso/rescue.iso" },
+      ...more.client,
+    },
   });
   return world;
 }

@@ -61,7 +61,12 @@ describe("each call of the PVE client", () => {
   beforeAll(async () => {
     opened = await openSimulator(
       {},
-      { storage: "local-lvm", nameservers: ["9.9.9.9", "2620:fe::fe"], searchDomain: "example.com" },
+      {
+        storage: "local-lvm",
+        nameservers: ["9.9.9.9", "2620:fe::fe"],
+        searchDomain: "example.com",
+        isos: { "help-disk": "local:iso/rescue.iso" },
+      },
     );
     await wholeLife();
   }, 60_000);
@@ -127,6 +132,7 @@ describe("each call of the PVE client", () => {
       await runAll(cloud, cloud.protect?.({ externalId, on }) ?? [], options());
     }
     simulator.addBackup({ vmid: 100_000, takenAt: Date.now() + 2_000, storage: "local" });
+    await isoAndAddress(externalId);
     await snapshotsAndRescue(externalId);
     await lookedAtByAnother(externalId);
     await runAll(cloud, cloud.remove({ externalId, backups: true }), options());
@@ -180,6 +186,18 @@ describe("each call of the PVE client", () => {
     const now = simulator.state.vms.find((vm) => vm.vmid > old.vmid);
     expect(now?.config).toMatchObject({ startup: "order=3,up=5", cpulimit: "1.5" });
     await runAll(cloud, cloud.remove({ externalId: String(now?.vmid) }), options());
+  }
+
+  async function isoAndAddress(externalId: string): Promise<void> {
+    const { isos, addresses } = opened.cloud;
+    if (isos === undefined || addresses === undefined) throw new Error("PVE has both");
+    for (const steps of [
+      isos.mount({ externalId, iso: "help-disk", boot: true }),
+      isos.unmount({ externalId }),
+      addresses.assign({ externalId, cidr: "2001:db8::10/64", gateway: "fe80::1" }),
+      addresses.release({ externalId, versions: [4, 6] }),
+    ])
+      await runAll(opened.cloud, steps, options());
   }
 
   async function snapshotsAndRescue(externalId: string): Promise<void> {
