@@ -85,6 +85,7 @@ describe("each call of the PVE client", () => {
   async function wholeLife(): Promise<void> {
     const { cloud, simulator, order } = opened;
     await Promise.all([cloud.check(), cloud.listImages(), cloud.listNetworks(), cloud.listServers()]);
+    await cloud.traffic?.();
     await cloud.examine?.();
     await cloud.preflightProvision(order, new AbortController().signal);
     simulator.addTaskFault({ task: "qmstart", outcome: "warn" });
