@@ -2,14 +2,13 @@
  * Servers: rows of ours are brought in line with what the cloud says, unless an operation is at work on them or was since
  * the list was asked for. Nothing is adopted and nothing is deleted: a server that is gone becomes `missing`.
  */
-import { isDeepStrictEqual } from "node:util";
 import type { Transaction } from "../../database/client.ts";
 import type { RemoteServer, ServerState } from "../cloud.ts";
 import { isServiceError, problemOf } from "../errors.ts";
 import { liveStates } from "../operations/state.ts";
 import { isAnother } from "../servers/identity.ts";
 import { applyObserved, setMissing } from "../servers/observe.ts";
-import { believe, type LateTwin, listed, type SyncPass, writeServers } from "./pass.ts";
+import { BATCH, believe, type LateTwin, listed, type SyncPass, writeBatch } from "./pass.ts";
 import { syncSnapshots } from "./snapshots.ts";
 
 interface Known {
@@ -44,9 +43,6 @@ export async function syncServers(pass: SyncPass): Promise<void> {
       pass.counts.errors.push("A server without an id was listed.");
     } else if (server.state !== "deleted") {
       remote.set(server.externalId, server);
-      if (server.state === "unknown" && server.fault !== undefined) {
-        pass.counts.errors.push(`What the server ${server.externalId} is could not be told: ${server.fault}`);
-      }
     }
   }
   const known = await pass.database.sql<Known>(
@@ -72,25 +68,25 @@ async function updateChanged(
   known: readonly Known[],
   remote: ReadonlyMap<string, RemoteServer>,
 ) {
-  const changed: Known[] = [];
+  const changed: string[] = [];
   const same: string[] = [];
   for (const server of known) {
     const now = remote.get(server.externalId);
     // A cell that is down is listed as UNKNOWN: that says nothing about the server.
     if (now === undefined || now.state === "unknown") continue;
-    if (isSame(server, now)) same.push(server.id);
-    else changed.push(server);
+    (isSame(server, now) ? same : changed).push(server.id);
   }
-  pass.counts.updated += await writeServers(pass, changed, async (tx, some) => {
-    let updated = 0;
-    for (const server of await lockUntouched(tx, pass, some)) {
-      const now = remote.get(server.externalId);
-      if (now === undefined) continue;
-      await applyObserved(tx, { serverId: server.id, remote: now, operationId: null });
-      updated += 1;
-    }
-    return updated;
-  });
+  for (let from = 0; from < changed.length; from += BATCH) {
+    const ids = changed.slice(from, from + BATCH);
+    await writeBatch(pass, async (tx) => {
+      for (const server of await lockUntouched(tx, pass, ids)) {
+        const now = remote.get(server.externalId);
+        if (now === undefined) continue;
+        await applyObserved(tx, { serverId: server.id, remote: now, operationId: null });
+        pass.counts.updated += 1;
+      }
+    });
+  }
   if (same.length > 0) {
     await pass.database.sql(
       `UPDATE servers s SET synced_at = clock() WHERE s.id = ANY($3::uuid[]) AND ${untouched}`,
@@ -100,10 +96,10 @@ async function updateChanged(
 }
 
 /** In id order, which is the order in which their events are numbered. */
-async function lockUntouched(tx: Transaction, pass: SyncPass, servers: readonly Known[]): Promise<Known[]> {
+async function lockUntouched(tx: Transaction, pass: SyncPass, ids: readonly string[]): Promise<Known[]> {
   return await tx.sql<Known>(
     `SELECT ${columns} FROM servers s WHERE s.id = ANY($3::uuid[]) AND ${untouched} ORDER BY s.id FOR UPDATE OF s`,
-    [[...liveStates], pass.listedAt, servers.map(({ id }) => id)],
+    [[...liveStates], pass.listedAt, [...ids]],
   );
 }
 
@@ -118,15 +114,7 @@ function isSame(server: Known, now: RemoteServer): boolean {
     size(server.memoryMib, now.memoryMib) &&
     size(server.diskGib, now.diskGib) &&
     server.deleteProtected === (now.deleteProtected ?? server.deleteProtected) &&
-    isKept(server.data, now.data ?? {}) &&
     server.addresses.toSorted().join() === (now.addresses ?? server.addresses).toSorted().join()
-  );
-}
-
-/** A server may be on another node by now, and be all the same otherwise. What was not seen this time stays as it is. */
-function isKept(kept: Readonly<Record<string, unknown>>, seen: Readonly<Record<string, unknown>>): boolean {
-  return Object.entries(seen).every(
-    ([key, value]) => value === undefined || isDeepStrictEqual(kept[key], value),
   );
 }
 
@@ -139,24 +127,28 @@ async function noteMissing(
   if (missing.length === 0) return;
   // With force a person says that it may all be gone; each one is still confirmed.
   if (!pass.force) believe(pass, { ...sizes, missing: missing.length });
-  const gone: Known[] = [];
+  const gone: string[] = [];
   for (const server of missing) {
     try {
       const now = await pass.cloud.inspect(server.externalId);
-      if (now.state === "deleted") gone.push(server);
+      if (now.state === "deleted") gone.push(server.id);
     } catch (error) {
-      if (isServiceError(error, "cloud_not_found")) gone.push(server);
+      if (isServiceError(error, "cloud_not_found")) gone.push(server.id);
       else
         pass.counts.errors.push(
           `Whether the server ${server.externalId} still exists is not known: ${problemOf(error).message}`,
         );
     }
   }
-  pass.counts.missing += await writeServers(pass, gone, async (tx, some) => {
-    const untouchedOnes = await lockUntouched(tx, pass, some);
-    for (const server of untouchedOnes) await setMissing(tx, { serverId: server.id, operationId: null });
-    return untouchedOnes.length;
-  });
+  for (let from = 0; from < gone.length; from += BATCH) {
+    const ids = gone.slice(from, from + BATCH);
+    await writeBatch(pass, async (tx) => {
+      for (const server of await lockUntouched(tx, pass, ids)) {
+        await setMissing(tx, { serverId: server.id, operationId: null });
+        pass.counts.missing += 1;
+      }
+    });
+  }
 }
 
 const MARKER = /^op=([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.\d+$/;
