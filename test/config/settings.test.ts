@@ -530,3 +530,23 @@ test("everything wrong with one plan is told at once", () => {
     expect.stringContaining("plans[0].disk is no size"),
   ]);
 });
+
+test("a plan's traffic is given in a size or in GiB, not in both, and is unlimited when left out", () => {
+  const plan = (code: string, more: string) => `{ code: ${code}, vcpus: 1, memory: 1G, disk: 1G ${more} }`;
+  const plans = [plan("a", ""), plan("b", ", bandwidth: 2T"), plan("c", ", bandwidthGib: 500")];
+
+  expect(read(`plans: [${plans.join(", ")}]`).plans.map(({ bandwidthGib }) => bandwidthGib)).toEqual([
+    undefined,
+    2048,
+    500,
+  ]);
+  expect(problemsOf(() => read(`plans: [${plan("a", ", bandwidth: 1T, bandwidthGib: 5")}]`))).toEqual([
+    expect.stringContaining("plans[0].bandwidth is given twice, as bandwidth and bandwidthGib"),
+  ]);
+  expect(problemsOf(() => read(`plans: [${plan("a", ", bandwidth: 0")}]`))).toEqual([
+    expect.stringContaining('plans[0].bandwidth has no unit — write it as 2T, or use "bandwidthGib"'),
+  ]);
+  expect(problemsOf(() => read(`plans: [${plan("a", ", bandwidthGib: 0")}]`))).toEqual([
+    expect.stringContaining("plans[0].bandwidthGib must be at least 1"),
+  ]);
+});

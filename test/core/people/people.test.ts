@@ -27,6 +27,15 @@ const CONFIGURED: Configured = {
       targets: { main: { flavor: "m1.small" } },
     },
     { code: "m", name: "Medium", vcpus: 2, memoryMib: 4096, diskGib: 20, targets: { main: {}, second: {} } },
+    {
+      code: "x",
+      name: "With traffic",
+      vcpus: 4,
+      memoryMib: 4096,
+      diskGib: 20,
+      bandwidthGib: 2048,
+      targets: {},
+    },
   ],
   clouds: [
     { name: "main", type: "openstack", maxConcurrent: 3 },
@@ -51,7 +60,7 @@ async function state() {
       `SELECT ref, name, email, max_servers AS "maxServers", closed_at IS NOT NULL AS closed FROM customers ORDER BY ref`,
     ),
     plans: await database.sql(
-      "SELECT code, vcpus, targets, retired_at IS NOT NULL AS retired FROM plans ORDER BY code",
+      "SELECT code, vcpus, bandwidth_gib, targets, retired_at IS NOT NULL AS retired FROM plans ORDER BY code",
     ),
     clouds: await database.sql(
       `SELECT c.name, c.provider, c.retired_at IS NOT NULL AS retired,
@@ -76,8 +85,15 @@ describe("syncPeople", () => {
         { ref: "bob", name: "Bob", email: null, maxServers: null, closed: false },
       ],
       plans: [
-        { code: "m", vcpus: 2, targets: { main: {}, second: {} }, retired: false },
-        { code: "s", vcpus: 1, targets: { main: { flavor: "m1.small" } }, retired: false },
+        { code: "m", vcpus: 2, bandwidth_gib: null, targets: { main: {}, second: {} }, retired: false },
+        {
+          code: "s",
+          vcpus: 1,
+          bandwidth_gib: null,
+          targets: { main: { flavor: "m1.small" } },
+          retired: false,
+        },
+        { code: "x", vcpus: 4, bandwidth_gib: 2048, targets: {}, retired: false },
       ],
       clouds: [
         { name: "main", provider: "openstack", retired: false, places: [1, 2, 3] },
@@ -106,7 +122,7 @@ describe("syncPeople", () => {
         { ref: "ada", closed: true },
         { ref: "bob", name: "Robert", closed: false },
       ],
-      plans: [{ retired: true }, { retired: true }],
+      plans: [{ retired: true }, { retired: true }, { retired: true }],
       clouds: [
         { name: "main", retired: false },
         { name: "second", retired: true },
