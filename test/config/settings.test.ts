@@ -126,6 +126,7 @@ describe("the examples", () => {
         vcpus: 1,
         memoryMib: 2048,
         diskGib: 10,
+        bandwidthGib: 2048,
         targets: { main: { flavor: "m1.small", network: "private" } },
       },
       {

@@ -33,14 +33,12 @@ eachBackend("traffic thresholds", (database) => {
     const rows = await scene.database.sql<{ data: Record<string, unknown> }>(
       `SELECT data - 'server' AS data FROM events WHERE type = 'server.bandwidth.threshold' ORDER BY sequence`,
     );
-    const counted = {
-      month: "2026-11",
-      allowanceGib: 10,
-      inBytes: Number(25n * GIB),
-      outBytes: 0,
-      totalBytes: Number(25n * GIB),
-    };
-    expect(rows.map(({ data }) => data)).toEqual([80, 90, 100].map((percent) => ({ ...counted, percent })));
+    const bytes = { inBytes: Number(25n * GIB), outBytes: 0, totalBytes: Number(25n * GIB) };
+    expect(rows.map(({ data }) => data)).toEqual([
+      { month: "2026-11", percent: 80, allowanceGib: 10, ...bytes },
+      { month: "2026-11", percent: 90, allowanceGib: 10, ...bytes },
+      { month: "2026-11", percent: 100, allowanceGib: 10, ...bytes },
+    ]);
   });
 
   it("an allowance that changes in the month counts for all of it, and tells nothing twice", async () => {
