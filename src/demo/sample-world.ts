@@ -74,6 +74,7 @@ function sampleConfig({ openstack, pve, receiver }: Sources): Record<string, unk
         fingerprint: pve.fingerprint,
         vmidRange: "5000-5999",
         rescueIso: "local:iso/rescue.iso",
+        isos: { "debian-13": "local:iso/debian-13.iso" },
       },
     },
     staff: [

@@ -211,7 +211,7 @@ export const isoUnmount = defineOperation<UnmountInput>({
   async plan(context, input): Promise<ChangePlan> {
     const server = await findServer(context.database, context.principal, input.server);
     proceduresOf(context.engine.clouds.get(server.cloudName));
-    requireState(server, "taken its ISO from", allowedIn.iso);
+    requireState(server, "freed of its ISO", allowedIn.iso);
     return {
       ...changeOf(server, "Take the ISO out of the CD drive of"),
       before: server.iso === null ? {} : { iso: server.iso },

@@ -47,7 +47,7 @@ export function createCluster(options: PveSimulatorOptions): Cluster {
   for (const [index, name] of names.entries()) {
     addTemplate(cluster, { vmid: 9000 + 100 * index, node: name, name: "debian-12", storage: "local" });
   }
-  for (const node of names) addIso(cluster, node, "rescue.iso");
+  for (const node of names) for (const file of ["rescue.iso", "debian-13.iso"]) addIso(cluster, node, file);
   addTemplate(cluster, { vmid: 9001, node: cluster.localNode, name: "ubuntu-24.04", storage: "shared" });
   addTemplate(cluster, {
     vmid: 9002,

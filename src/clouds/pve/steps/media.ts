@@ -1,5 +1,5 @@
 // What a rescue and an ISO share: whether an image is on the node, and settings of drives and boot order, set and read back.
-import { ServiceError } from "../../../core/errors.ts";
+import { isServiceError, ServiceError } from "../../../core/errors.ts";
 import type { Issued, StepContext, StepDefinition, StepOutcome } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
@@ -20,8 +20,14 @@ export async function isOnNode(
 ): Promise<boolean> {
   const storage = encodeURIComponent(ISO.exec(media)?.[1] ?? "");
   const path = `/nodes/${encodeURIComponent(node)}/storage/${storage}/content`;
-  const rows = await client.read({ path, parameters: { content: "iso" }, signal }, StorageContent);
-  return rows.some(({ volid }) => volid === media);
+  try {
+    const rows = await client.read({ path, parameters: { content: "iso" }, signal }, StorageContent);
+    return rows.some(({ volid }) => volid === media);
+  } catch (error) {
+    // The node has no such storage.
+    if (isServiceError(error, "cloud_invalid")) return false;
+    throw error;
+  }
 }
 
 /** `written`, so that asking again never takes what we have set for the original. `what` the drive is for: "the rescue media". */

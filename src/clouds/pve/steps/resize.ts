@@ -10,6 +10,7 @@ import type {
   StepOutcome,
   Verdict,
 } from "../../../core/operations/step.ts";
+import { hasAddressNote } from "../address.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
@@ -226,7 +227,8 @@ export function checkSizeStep(client: PveClient): StepDefinition {
     async issue(context): Promise<Issued> {
       const { signal } = context;
       const vm = await getTarget(client, context);
-      const server = await remoteServerOf(client, vm, signal, { addresses: false });
+      // Another address may have waited, too.
+      const server = await remoteServerOf(client, vm, signal, { addresses: hasAddressNote(vm.config) });
       const keys = await waiting(client, vm, signal);
       if (keys.length === 0) {
         return { kind: "done", ...counted(server, keys), note: "nothing of its size waits any more." };
