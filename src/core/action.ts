@@ -164,7 +164,9 @@ export interface EndEffects {
   events?: { type: string; data?: Record<string, unknown> }[];
   /** What the card offers to do next; `input` is the action's own, and the presser must be allowed to ask for it. */
   offers?: { action: string; input: Record<string, unknown> }[];
-  /** A secret of this operation may be revealed once to the requester from now on. */
+  /** Somebody has to look: the card is shown where alerts are, too. */
+  alert?: true;
+  /** A secret of this operation may be revealed once to the requester from now on; without it, what failed has none. */
   reveal?: { secretId: string; label: string };
   /** One line for the thread. */
   note?: string;

@@ -47,7 +47,6 @@ export const serverProtect = defineOperation<ProtectInput>({
     const { on } = Details.parse(plan.details);
     return {
       server: { deleteProtected: on },
-      events: [{ type: "server.protection.changed", data: { protected: on } }],
       note: on
         ? "It can be neither deleted nor rebuilt until the protection is lifted."
         : "The protection is lifted: it can be deleted and rebuilt.",

@@ -3,7 +3,7 @@ import type { Transaction } from "../../database/client.ts";
 import type { ChangePlan, EndEffects, OperationAction } from "../action.ts";
 import { type ServerState, serverStates } from "../cloud.ts";
 import type { Problem } from "../errors.ts";
-import { applyObserved, setServerState } from "../servers/observe.ts";
+import { applyObserved, recordProtection, setServerState } from "../servers/observe.ts";
 import { replaceSnapshots } from "../servers/snapshots.ts";
 import { buttonLifetimeMs, offer, offerButtons } from "./capabilities.ts";
 import { addCard } from "./card.ts";
@@ -67,7 +67,7 @@ export async function endOperation(
     [operation.id, end.end, end.end === "succeeded" ? null : problem],
   );
   if (end.end !== "succeeded") {
-    await tx.sql(`DELETE FROM secrets WHERE operation_id = $1`, [operation.id]);
+    await dropOrKeepSecrets(engine, tx, operation, effects);
     await restoreServerState(
       tx,
       operation,
@@ -75,6 +75,7 @@ export async function endOperation(
     );
   }
   await applyEffects(engine, tx, operation, { end: end.end, effects });
+  if (effects.alert === true) await alertChannels(engine, tx, operation);
   await offerButtons(tx, operation, end.end);
   await appendLog(tx, operation.id, closingLines(end.end, problem, effects));
   await recordEnd(tx, operation, end.end, problem, effects);
@@ -83,6 +84,23 @@ export async function endOperation(
     engine.wake.nudge("events");
     engine.wake.nudge("operations");
   });
+}
+
+/** What may count in the cloud is kept as long as it can be shown, counted from now: a person may have taken their time. */
+async function dropOrKeepSecrets(
+  engine: Engine,
+  tx: Transaction,
+  operation: OperationRow,
+  { reveal }: EndEffects,
+) {
+  if (reveal === undefined) {
+    await tx.sql(`DELETE FROM secrets WHERE operation_id = $1`, [operation.id]);
+    return;
+  }
+  await tx.sql(
+    `UPDATE secrets SET expires_at = clock() + make_interval(secs => $2::float8 / 1000) WHERE operation_id = $1`,
+    [operation.id, engine.policies.secretLifetimeMs],
+  );
 }
 
 /** Given up or never begun: nobody follows them any more. */
@@ -139,6 +157,10 @@ async function applyEffects(
 ) {
   const change = effects.server;
   if (change !== undefined && operation.serverId !== null) {
+    const before = await tx.sql<{ deleteProtected: boolean }>(
+      `SELECT delete_protected AS "deleteProtected" FROM servers WHERE id = $1 FOR UPDATE`,
+      [operation.serverId],
+    );
     await tx.sql(
       `UPDATE servers SET plan_code = COALESCE($2, plan_code), vcpus = COALESCE($3, vcpus),
          memory_mib = COALESCE($4, memory_mib), disk_gib = COALESCE($5, disk_gib), image_name = COALESCE($6, image_name),
@@ -160,6 +182,12 @@ async function applyEffects(
         change.deleteAt ?? null,
       ],
     );
+    await recordProtection(tx, {
+      serverId: operation.serverId,
+      operationId: operation.id,
+      before: before[0]?.deleteProtected,
+      now: change.deleteProtected,
+    });
     if (change.deleted === true) {
       await setServerState(tx, { serverId: operation.serverId, state: "deleted", operationId: operation.id });
       await tx.sql(
@@ -182,7 +210,7 @@ async function applyEffects(
       operationId: operation.id,
       action: "secret.reveal",
       input: { ...effects.reveal },
-      offeredIn: "ended_well",
+      offeredIn: stageOf[end],
       lifetimeMs: engine.policies.secretLifetimeMs,
     });
   }

@@ -6,6 +6,7 @@ import { isAnother } from "./identity.ts";
 interface Before {
   state: ServerState;
   externalId: string | null;
+  deleteProtected: boolean;
   data: Record<string, unknown>;
 }
 
@@ -55,7 +56,7 @@ interface Observed {
 export async function applyObserved(database: Queryable, seen: Observed): Promise<void> {
   const { serverId, remote, replaces } = seen;
   const rows = await database.sql<Before>(
-    `SELECT state, external_id AS "externalId", provider_data AS data FROM servers WHERE id = $1 FOR UPDATE`,
+    `SELECT state, external_id AS "externalId", delete_protected AS "deleteProtected", provider_data AS data FROM servers WHERE id = $1 FOR UPDATE`,
     [serverId],
   );
   const before = rows[0];
@@ -86,10 +87,32 @@ export async function applyObserved(database: Queryable, seen: Observed): Promis
       remote.deleteProtected ?? null,
     ],
   );
+  const { operationId } = seen;
+  await recordProtection(database, {
+    serverId,
+    operationId,
+    before: before.deleteProtected,
+    now: remote.deleteProtected,
+  });
   if (before.state !== remote.state) {
-    const { operationId } = seen;
     await recordStateChange(database, { serverId, operationId, state: remote.state, before: before.state });
   }
+}
+
+/** Whoever changed it: an operation, or somebody in the cloud. `now`: absent when nothing was said of it. */
+export async function recordProtection(
+  database: Queryable,
+  change: {
+    serverId: string;
+    operationId: string | null;
+    before: boolean | undefined;
+    now: boolean | undefined;
+  },
+): Promise<void> {
+  const { serverId, operationId, before, now } = change;
+  if (before === undefined || now === undefined || before === now) return;
+  const data = { protected: now };
+  await recordEvent(database, { type: "server.protection.changed", serverId, operationId, data });
 }
 
 async function recordStateChange(
