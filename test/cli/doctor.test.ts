@@ -80,6 +80,7 @@ it("names what a cluster lacks, each with what to do", async () => {
     network: "vmbr7",
     storage: "nowhere",
     rescueIso: "local:iso/other.iso",
+    isos: { "debian-13": "local:iso/debian-13.iso", old: "local:iso/old.iso", odd: "nowhere:iso/odd.iso" },
   });
   pve.addStranger({ vmid: 5003, name: "intruder" });
   pve.changeVm(9001, { config: { ide2: null } });
@@ -98,6 +99,10 @@ it("names what a cluster lacks, each with what to do", async () => {
   expect(out).toMatch(/without the guest agent.*windows-2025 \(9002 on n1\)\n +Install qemu-guest-agent/);
   expect(out).toMatch(/✗ storage +n1, n2: no nowhere for disks\n +Allow it/);
   expect(out).toMatch(/✗ rescueIso +n1, n2: no local:iso\/other\.iso\n +Upload it there/);
+  expect(out).toMatch(
+    /✗ isos +n1, n2: no local:iso\/old\.iso \(old\)\n +n1, n2: no nowhere:iso\/odd\.iso \(odd\)\n +Upload them/,
+  );
+  expect(out).not.toContain("debian-13.iso");
 });
 
 it("says which privileges a token lacks, and looks no further", async () => {
@@ -118,6 +123,7 @@ it("a VM of ours in the range is no stranger, and an unset rescue image only adv
   const { code, out } = await doctor(document);
   expect(out).toMatch(/✓ vmidRange +5000-5999: 1 guests, all ours/);
   expect(out).toMatch(/– rescueIso +not set/);
+  expect(out).toMatch(/– isos +none/);
   // What cannot be looked at is not called good.
   expect(out).toMatch(/✗ templates +not looked at/);
   expect(code).toBe(1);

@@ -7,7 +7,7 @@ import type { PveClient } from "./client.ts";
 import { findVm, listResources, type Resources } from "./cluster.ts";
 import { hasAgent, hasCloudInit } from "./config.ts";
 import { markersIn } from "./marker.ts";
-import { StorageContent } from "./schema.ts";
+import { isOnNode } from "./media.ts";
 
 const AT_ONCE = 8;
 const MOST_NAMES = 5;
@@ -21,6 +21,7 @@ export async function examine(client: PveClient): Promise<Finding[]> {
     ["templates", (resources) => examineTemplates(client, resources)],
     ["storage", (resources) => examineStorage(client, resources)],
     ["rescueIso", (resources) => examineRescueIso(client, resources)],
+    ["isos", (resources) => examineIsos(client, resources)],
   ];
   const findings: Finding[] = [];
   for (const [service, look] of looks) {
@@ -122,16 +123,29 @@ async function examineRescueIso(client: PveClient, { nodes }: Resources): Promis
       detail: "not set, so only staff can start a rescue, with iso:; name an ISO image that every node has",
     };
   }
-  const storage = encodeURIComponent(rescueIso.split(":")[0] ?? "");
-  const without = await nodesWithout(nodes, async (node) => {
-    const path = `/nodes/${encodeURIComponent(node)}/storage/${storage}/content`;
-    const rows = await client.read({ path, parameters: { content: "iso" } }, StorageContent);
-    return rows.some(({ volid }) => volid === rescueIso);
-  });
+  const without = await nodesWithout(nodes, (node) => isOnNode(client, { node, media: rescueIso }));
   if (without.length === 0) return { ok: true, detail: `${rescueIso} on every node` };
   return {
     ok: false,
     detail: `${without.join(", ")}: no ${rescueIso}\nUpload it there, or correct the setting rescueIso.`,
+  };
+}
+
+/** One that a node lacks can be put into no drive of its servers. */
+async function examineIsos(client: PveClient, { nodes }: Resources): Promise<Omit<Finding, "service">> {
+  const isos = Object.entries(client.options.isos ?? {});
+  if (isos.length === 0) {
+    return { ok: null, detail: "none, so /iso has nothing to offer; name ISO images that every node has" };
+  }
+  const looked = await inBatches(isos, 1, async ([name, volid]) => {
+    const without = await nodesWithout(nodes, (node) => isOnNode(client, { node, media: volid }));
+    return without.length === 0 ? [] : [`${without.join(", ")}: no ${volid} (${name})`];
+  });
+  const lacks = looked.flat();
+  if (lacks.length === 0) return { ok: true, detail: `${isos.length}, each on every node` };
+  return {
+    ok: false,
+    detail: `${lacks.slice(0, MOST_NAMES).join("\n")}${lacks.length > MOST_NAMES ? `\nand ${lacks.length - MOST_NAMES} more` : ""}\nUpload them there, or correct the setting isos.`,
   };
 }
 

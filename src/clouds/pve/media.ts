@@ -1,7 +1,9 @@
 // A CD drive with an image that we have put in: for a rescue, or an ISO that somebody asked for. How the drive and the boot
 // order were before stands in a line of the VM's description, because PVE itself is the only place that cannot be lost.
+import { isServiceError } from "../../core/errors.ts";
+import type { PveClient } from "./client.ts";
 import { disksOf, properties } from "./config.ts";
-import type { VmConfig } from "./schema.ts";
+import { StorageContent, type VmConfig } from "./schema.ts";
 
 export type Purpose = "rescue" | "iso";
 
@@ -79,4 +81,25 @@ export function mediaIn(config: VmConfig, slot: string): string | null {
 export function slotAfter(config: VmConfig, { slot, held }: DriveNote): string | undefined {
   if (config[slot] === undefined) return undefined;
   return held === "" && config["protection"] !== "1" ? undefined : EMPTY_DRIVE;
+}
+
+/** A comma would begin another property of the drive. */
+export const ISO = /^([A-Za-z][\w.-]*):iso\/[^\s,;/]+$/u;
+
+/** Whether the image is on a storage that this node has. */
+export async function isOnNode(
+  client: PveClient,
+  { node, media }: { node: string; media: string },
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const storage = encodeURIComponent(ISO.exec(media)?.[1] ?? "");
+  const path = `/nodes/${encodeURIComponent(node)}/storage/${storage}/content`;
+  try {
+    const rows = await client.read({ path, parameters: { content: "iso" }, signal }, StorageContent);
+    return rows.some(({ volid }) => volid === media);
+  } catch (error) {
+    // The node has no such storage.
+    if (isServiceError(error, "cloud_invalid")) return false;
+    throw error;
+  }
 }

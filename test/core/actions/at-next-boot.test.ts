@@ -52,6 +52,29 @@ it("nothing waits there for a stop and start, and keys are for a new server alon
   });
 });
 
+it("there is no CD drive for an ISO there, and addresses are the cloud's own to give", async () => {
+  const { ask, ada, sam } = world;
+  for (const [command, options] of [
+    ["iso.mount", { iso: "debian-13" }],
+    ["iso.unmount", {}],
+    ["iso.list", {}],
+  ] as const) {
+    await expect(ask(ada, command, { ...WEB, ...options }), command).rejects.toMatchObject({
+      code: "unsupported",
+      message: "This server's cloud has no CD drive that we can put an ISO into.",
+    });
+  }
+  for (const [command, options] of [
+    ["ip.assign", { ip: "192.0.2.10/24" }],
+    ["ip.release", {}],
+  ] as const) {
+    await expect(ask(sam, command, { ...WEB, ...options }), command).rejects.toMatchObject({
+      code: "unsupported",
+      message: expect.stringMatching(/gives its servers their addresses itself/u),
+    });
+  }
+});
+
 it("steps are not empty, but refused, for a cloud that lost what the plan counted on", () => {
   const { cloud, clouds } = world;
   const plan = {

@@ -18,6 +18,7 @@ import {
   type DriveNote,
   EMPTY_DRIVE,
   hasLine,
+  isOnNode,
   lineIn,
   mediaIn,
   newNote,
@@ -28,7 +29,7 @@ import {
 import { isTagged, rescueNoteIn } from "../rescue.ts";
 import type { VmConfig } from "../schema.ts";
 import { pendingKeys, wantedConfig } from "../vm.ts";
-import { isOnNode, mediaSetting, noteFor, requireBootSettings } from "./media.ts";
+import { mediaSetting, noteFor, requireBootSettings } from "./media.ts";
 import { isOff } from "./power.ts";
 import { change } from "./setting.ts";
 import { getTarget, requireUnlocked, seen } from "./target.ts";

@@ -1,34 +1,14 @@
-// What a rescue and an ISO share: whether an image is on the node, and settings of drives and boot order, set and read back.
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+// What a rescue and an ISO share: settings of drives and boot order, set and read back.
+import { ServiceError } from "../../../core/errors.ts";
 import type { Issued, StepContext, StepDefinition, StepOutcome } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import type { Parameters } from "../form.ts";
 import { type DriveNote, newNote } from "../media.ts";
-import { StorageContent, type VmConfig } from "../schema.ts";
+import type { VmConfig } from "../schema.ts";
 import { wantedConfig } from "../vm.ts";
 import { change, requireShown } from "./setting.ts";
 import { getTarget } from "./target.ts";
-
-/** A comma would begin another property of the drive. */
-export const ISO = /^([A-Za-z][\w.-]*):iso\/[^\s,;/]+$/u;
-
-export async function isOnNode(
-  client: PveClient,
-  { node, media }: { node: string; media: string },
-  signal: AbortSignal,
-): Promise<boolean> {
-  const storage = encodeURIComponent(ISO.exec(media)?.[1] ?? "");
-  const path = `/nodes/${encodeURIComponent(node)}/storage/${storage}/content`;
-  try {
-    const rows = await client.read({ path, parameters: { content: "iso" }, signal }, StorageContent);
-    return rows.some(({ volid }) => volid === media);
-  } catch (error) {
-    // The node has no such storage.
-    if (isServiceError(error, "cloud_invalid")) return false;
-    throw error;
-  }
-}
 
 /** `written`, so that asking again never takes what we have set for the original. `what` the drive is for: "the rescue media". */
 export function noteFor(
