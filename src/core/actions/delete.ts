@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { type ActionContext, type ChangePlan, defineOperation, type EndEffects } from "../action.ts";
-import { type Cloud, type Clouds, type ServerState, serverStates } from "../cloud.ts";
+import type { Cloud, Clouds } from "../cloud.ts";
 import { ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import type { PlannedStep } from "../operations/step.ts";
-import { allowedIn, powerTable, requireState, requireUnprotected } from "../servers/allowed.ts";
+import { allowedIn, requireState, requireUnprotected } from "../servers/allowed.ts";
 import { changeOf, named } from "../servers/change.ts";
 import {
   checkDueStep,
@@ -12,7 +12,10 @@ import {
   planCheckDue,
   planSchedule,
   Scheduled,
+  SwitchOff,
   scheduleStep,
+  statesBefore,
+  switchOffOf,
 } from "../servers/deletion.ts";
 import { findServer, type ServerRow } from "../servers/find.ts";
 import { minuteOf } from "../time.ts";
@@ -31,8 +34,8 @@ const Details = z.object({
   backups: z.boolean().default(false),
   /** How long it is kept, switched off, before it is gone; null: it goes at once. */
   graceMs: z.number().nullable().default(null),
-  /** What it was when this was asked for. */
-  state: z.enum(serverStates).default("unknown"),
+  /** How, when it is kept; null: it is off. */
+  switchOff: SwitchOff.nullable().default(null),
   /** Its time has come; nobody asks again. */
   due: z.boolean().default(false),
 });
@@ -80,8 +83,9 @@ export const serverDelete = defineOperation<DeleteInput>({
         note: "The server is deleted.",
       };
     }
+    if (!details.due) return {};
+    if (problem?.code !== "wrong_state") return endOfTry(details);
     // Only checkDueStep answers so: somebody wants it kept, and from now on it is a server like any other.
-    if (!details.due || problem?.code !== "wrong_state") return {};
     return {
       server: { deleteAt: null },
       events: [{ type: "server.undeleted", data: { reason: "protected" } }],
@@ -100,18 +104,26 @@ function endOfSchedule(done: boolean, { publicId }: Details, output: Record<stri
   };
 }
 
+/** Its time has come, and it is there still. */
+function endOfTry({ publicId }: Details): EndEffects {
+  return {
+    alert: true,
+    offers: [{ action: "server.undelete", input: { server: publicId } }],
+    note: `Its deletion is tried again within a day, and every day until it is gone; /server undelete ${publicId} keeps it.`,
+  };
+}
+
 function stepsOf(plan: ChangePlan, clouds: Clouds): PlannedStep[] {
-  const { externalId, backups, graceMs, state, due } = Details.parse(plan.details);
+  const { externalId, backups, graceMs, switchOff, due } = Details.parse(plan.details);
   // A row whose server the cloud never made.
   if (externalId === null) return [];
   const cloud = clouds.get(plan.cloud ?? "");
   if (graceMs !== null) {
-    const stop = mustStop(state);
-    const states: ServerState[] = stop ? [...powerTable.stop.from, "stopped"] : [state];
+    const states = statesBefore(switchOff);
     return [
-      preflightServer({ externalId, states, unprotected: true }),
-      ...(stop ? cloud.power({ externalId, verb: "stop" }) : []),
-      planSchedule({ externalId, graceMs, ranBefore: stop }),
+      preflightServer({ externalId, states, unprotected: true, tellsState: true }),
+      ...(switchOff === null ? [] : cloud.power({ externalId, verb: switchOff })),
+      planSchedule({ externalId, graceMs }),
     ];
   }
   const states = [...allowedIn.delete, "deleting" as const, "deleted" as const];
@@ -120,10 +132,6 @@ function stepsOf(plan: ChangePlan, clouds: Clouds): PlannedStep[] {
     preflightServer({ externalId, states, mayBeGone: true, unprotected: true }),
     ...cloud.remove(backups ? { externalId, backups } : { externalId }),
   ];
-}
-
-function mustStop(state: ServerState): boolean {
-  return powerTable.stop.from.includes(state);
 }
 
 async function planDelete(context: ActionContext, input: DeleteInput): Promise<ChangePlan> {
@@ -142,6 +150,7 @@ async function planDelete(context: ActionContext, input: DeleteInput): Promise<C
     );
   }
   const graceMs = await graceOf(context, server, input.now ?? false);
+  const switchOff = graceMs === null ? null : switchOffOf(server, cloud);
   const change = changeOf(server, "Delete");
   const grace = graceMs === null ? null : describeGrace(graceMs);
   const lost = "the server and everything on its disk are gone for good.";
@@ -150,7 +159,7 @@ async function planDelete(context: ActionContext, input: DeleteInput): Promise<C
     title: grace === null ? change.title : `${change.title} in ${grace}`,
     before: { server: server.publicId, name: server.name },
     after: grace === null ? {} : { deletion: grace },
-    downtime: grace === null || server.state !== "active" ? null : "It is switched off now.",
+    downtime: switchOff === null ? null : "It is switched off now.",
     irreversible: [grace === null ? `T${lost.slice(1)}` : `In ${grace} ${lost}`],
     notes: notesOf(cloud, { backups, grace }),
     details: {
@@ -158,7 +167,7 @@ async function planDelete(context: ActionContext, input: DeleteInput): Promise<C
       publicId: server.publicId,
       backups,
       graceMs,
-      state: server.state,
+      switchOff,
       due,
     } satisfies Details,
   };

@@ -76,10 +76,11 @@ export const serverList = defineRead<ListInput>({
   },
 });
 
-function stateOf(server: Pick<ServerRow, "state" | "suspendedAt" | "deleteAt">): string {
+function stateOf(server: Pick<ServerRow, "state" | "suspendedAt" | "deleteAt" | "isDue">): string {
   const state = server.state.replaceAll("_", " ");
   const suspended = server.suspendedAt === null ? "" : " (suspended by billing)";
-  const leaving = server.deleteAt === null ? "" : `, deleting at ${minuteOf(server.deleteAt)}`;
+  const when = server.isDue ? "due for deletion since" : "deleting at";
+  const leaving = server.deleteAt === null ? "" : `, ${when} ${minuteOf(server.deleteAt)}`;
   return `${state}${suspended}${leaving}`;
 }
 
@@ -134,7 +135,9 @@ function fieldsOf(server: ServerRow, principal: Principal) {
   if (server.deleteAt !== null) {
     const way =
       principal.kind === "customer" ? "our team can bring it back" : "/server undelete brings it back";
-    fields.push({ label: "Deletion", value: `at ${minuteOf(server.deleteAt)}; ${way}` });
+    const when = `${server.isDue ? "due since" : "at"} ${minuteOf(server.deleteAt)}`;
+    const tried = server.isDue ? "; tried every day until it is gone" : "";
+    fields.push({ label: "Deletion", value: `${when}${tried}; ${way}` });
   }
   if (principal.kind === "customer") return fields;
   fields.push(

@@ -21,6 +21,8 @@ const ServerExpectation = z.object({
   unprotected: z.boolean().optional(),
   /** Being gone already is no difference (delete). */
   mayBeGone: z.boolean().optional(),
+  /** Hands on what it was before anything was done to it, as `stateSeen`. */
+  tellsState: z.boolean().optional(),
 });
 type ServerExpectation = z.infer<typeof ServerExpectation>;
 
@@ -76,7 +78,9 @@ async function checkServer(context: StepContext): Promise<Issued> {
   if (isAnother(context.serverData, server)) return { kind: "done" };
   const difference = differs(expected, server);
   // As expected: the row keeps saying what is being done to it.
-  if (difference === null) return { kind: "done" };
+  if (difference === null) {
+    return { kind: "done", ...(expected.tellsState === true ? { output: { stateSeen: server.state } } : {}) };
+  }
   const why = server.fault === undefined ? {} : { staffDetail: server.fault };
   const error = new ServiceError("drifted", `${difference} Nothing was changed.`, why);
   return { kind: "failed", server, error };

@@ -49,9 +49,13 @@ export const powerTable: Record<
 /** Throws `wrong_state` for one that waits for its deletion. Only that itself and its undoing may touch it until then. */
 export function requireNotDueForDeletion(server: ServerRow, verb: string): void {
   if (server.deleteAt === null) return;
+  const when = minuteOf(server.deleteAt);
+  const leaves = server.isDue
+    ? `was to be deleted at ${when} and still is`
+    : `is going to be deleted at ${when}`;
   throw new ServiceError(
     "wrong_state",
-    `${named(server)} is going to be deleted at ${minuteOf(server.deleteAt)}, so it cannot be ${verb}. Our team can bring it back first: /server undelete ${server.publicId}.`,
+    `${named(server)} ${leaves}, so it cannot be ${verb}. Our team can bring it back first: /server undelete ${server.publicId}.`,
     { facts: { serverId: server.id, state: server.state } },
   );
 }
@@ -89,6 +93,7 @@ export function requireState(server: ServerRow, verb: string, states: readonly S
   );
 }
 
-function wordOf(state: ServerState): string {
+/** "in rescue": completes "It is …". */
+export function wordOf(state: ServerState): string {
   return state === "rescue" ? "in rescue" : state.replaceAll("_", " ");
 }

@@ -1,12 +1,15 @@
-/** A server that is to be deleted later: the time of it, what is looked at then, and who asks for it then. */
+/** A server that is to be deleted later: how it is switched off, its time, what is looked at then, and who asks for it. */
 import { z } from "zod";
 import { isUniqueViolation } from "../../database/errors.ts";
-import type { RemoteServer } from "../cloud.ts";
+import { type Cloud, type RemoteServer, type ServerState, serverStates } from "../cloud.ts";
 import { isServiceError, ServiceError } from "../errors.ts";
 import type { Engine } from "../operations/engine.ts";
 import { enterOperation } from "../operations/enter.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../operations/step.ts";
 import { minuteOf } from "../time.ts";
+import { powerTable, wordOf } from "./allowed.ts";
+import { named } from "./change.ts";
+import type { ServerRow } from "./find.ts";
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
@@ -14,7 +17,42 @@ const hourMs = 60 * minuteMs;
 /** What scheduleStep hands on; a later undelete reads it from the operation. */
 export const Scheduled = z.object({ deleteAt: z.coerce.date(), ranBefore: z.boolean() });
 
-const ScheduleInput = z.object({ externalId: z.string(), graceMs: z.number(), ranBefore: z.boolean() });
+/** Nothing of it runs, and no memory of a node is held for it. */
+const offStates: readonly ServerState[] = ["stopped", "suspended"];
+
+export const SwitchOff = z.enum(["stop", "kill"]);
+export type SwitchOff = z.infer<typeof SwitchOff>;
+
+/**
+ * How it is switched off for the time in which it can be brought back; null: it is off. Throws `wrong_state` for what a
+ * cloud lets nobody switch off: it would run on, or hold its memory, while everybody is told that it is off.
+ */
+export function switchOffOf(server: ServerRow, cloud: Pick<Cloud, "powerVerbs">): SwitchOff | null {
+  const { state } = server;
+  if (offStates.includes(state)) return null;
+  if (powerTable.stop.from.includes(state)) return "stop";
+  // Its guest cannot be asked: PVE refuses to shut down what is paused.
+  if (state === "paused" && cloud.powerVerbs.includes("kill")) return "kill";
+  const first =
+    state === "paused"
+      ? `Reset it first (/server power ${server.publicId} action:reset)`
+      : "Wait until that is over";
+  throw new ServiceError(
+    "wrong_state",
+    `${named(server)} is ${wordOf(state)}, so it cannot be switched off and kept. ${first}, or delete it at once, for good, with now:yes.`,
+    { facts: { serverId: server.id, state } },
+  );
+}
+
+/** The states in which a deletion that was planned so may begin. */
+export function statesBefore(switchOff: SwitchOff | null): ServerState[] {
+  if (switchOff === null) return [...offStates];
+  return switchOff === "kill" ? ["paused", "stopped"] : [...powerTable.stop.from, "stopped"];
+}
+
+const ScheduleInput = z.object({ externalId: z.string(), graceMs: z.number() });
+/** By the look before it was switched off, not by when it was asked for: whoever confirms may take their time. */
+const Before = z.object({ stateSeen: z.enum(serverStates) });
 
 export function planSchedule(input: z.infer<typeof ScheduleInput>): PlannedStep {
   return { name: "delete.schedule", label: "Set the time of its deletion", input };
@@ -35,10 +73,12 @@ export const scheduleStep: StepDefinition = {
 };
 
 async function setTime(context: StepContext): Promise<Issued> {
-  const { externalId, graceMs, ranBefore } = ScheduleInput.parse(context.input);
+  const { externalId, graceMs } = ScheduleInput.parse(context.input);
+  const before = Before.safeParse(context.operation.output).data?.stateSeen;
+  const ranBefore = before !== undefined && powerTable.stop.from.includes(before);
   const server = await context.cloud.inspect(externalId, context.signal);
-  if (server.state === "active" || server.state === "rescue") {
-    const message = "The server runs again, so it was not scheduled for deletion. Ask once more.";
+  if (!offStates.includes(server.state)) {
+    const message = `The server is ${wordOf(server.state)} in the cloud, not off, so it was not scheduled for deletion. Ask once more.`;
     return { kind: "failed", server, error: new ServiceError("cloud_conflict", message) };
   }
   const rows = await context.database.sql<{ deleteAt: Date }>(
@@ -101,14 +141,16 @@ interface Due {
   key: string;
 }
 
-// By the time as well: a server that was brought back and deleted again is due a second time.
-const keyOf = `'delete-due:' || s.id || ':' || (extract(epoch FROM s.delete_at) * 1000)::bigint`;
+// By the time as well: a server that was brought back and deleted again is due a second time. And by the day since then.
+const keyOf = `'delete-due:' || s.id || ':' || (extract(epoch FROM s.delete_at) * 1000)::bigint || ':' ||
+  floor(extract(epoch FROM clock() - s.delete_at) / 86400)::bigint`;
 const BATCH = 1_000;
 
 /**
- * Asks for the deletion of every server whose time has come, once each, whatever crashes or runs twice: the key of the
- * operation is the server and the time. One that an operation is at work on is asked for again at the next look; one
- * whose deletion failed is left to a person, who finds it in channels.operations.
+ * Asks for the deletion of every server whose time has come, once a day each, whatever crashes or runs twice: the key of
+ * the operation is the server, the time and the day since. One that an operation is at work on is asked for again at the
+ * next look. One whose deletion failed or was cancelled is tried again every day until it is gone or brought back, and
+ * each time the staff hear of it in channels.alerts.
  */
 export async function deleteDue(engine: Engine): Promise<void> {
   const due = await engine.database.sql<Due>(

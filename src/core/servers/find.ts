@@ -31,6 +31,8 @@ export interface ServerRow {
   deleteProtected: boolean;
   /** Asked to be deleted then; until then it can be brought back. */
   deleteAt: Date | null;
+  /** That time has come, and it is there still. */
+  isDue: boolean;
   /** A new size of CPU and memory was stored in the cloud and, by the last look, waits for a stop and start. */
   sizeWaits: boolean;
   /** What it has from its next boot on instead of `addresses`, by the last look; nothing when they are as they will be. */
@@ -47,6 +49,7 @@ const serverColumns = `s.id, s.public_id AS "publicId", s.name, s.customer_id AS
   s.plan_code AS "planCode", s.image_name AS "imageName", s.state, s.provider_status AS "providerStatus", s.vcpus,
   s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", s.addresses, s.metadata, s.has_agent AS "hasAgent",
   s.suspended_at AS "suspendedAt", s.delete_protected AS "deleteProtected", s.delete_at AS "deleteAt",
+  COALESCE(s.delete_at <= clock(), false) AS "isDue",
   COALESCE((s.provider_data->>'sizeWaits')::boolean, false) AS "sizeWaits",
   ARRAY(SELECT jsonb_array_elements_text(COALESCE(s.provider_data->'nextAddresses', '[]'))) AS "nextAddresses",
   s.provider_data->>'iso' AS iso, s.synced_at AS "syncedAt", s.missing_since AS "missingSince", s.created_at AS "createdAt"`;
@@ -112,6 +115,7 @@ export type ListedServer = Pick<
   | "addresses"
   | "suspendedAt"
   | "deleteAt"
+  | "isDue"
   | "customerName"
   | "cloudName"
 >;
@@ -124,7 +128,8 @@ export async function listServers(
 ): Promise<{ rows: ListedServer[]; total: number }> {
   const rows = await database.sql<ListedServer & { total: number }>(
     `SELECT s.id, s.public_id AS "publicId", s.name, s.state, s.plan_code AS "planCode", s.addresses,
-       s.suspended_at AS "suspendedAt", s.delete_at AS "deleteAt", k.name AS "customerName", c.name AS "cloudName", count(*) OVER ()::int AS total
+       s.suspended_at AS "suspendedAt", s.delete_at AS "deleteAt",
+       COALESCE(s.delete_at <= clock(), false) AS "isDue", k.name AS "customerName", c.name AS "cloudName", count(*) OVER ()::int AS total
      FROM ${serverTables}
      WHERE ${ownRows("s.customer_id", 1)} AND s.deleted_at IS NULL
        AND ($2::text IS NULL OR s.state = $2)

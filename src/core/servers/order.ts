@@ -10,6 +10,7 @@ import { preflightProvision } from "../operations/preflight.ts";
 import type { PlannedStep } from "../operations/step.ts";
 import type { Customer } from "../people/find.ts";
 import { storeNewPassword } from "../secrets/password.ts";
+import { minuteOf } from "../time.ts";
 import { withoutPrefix } from "./address.ts";
 import type { ImageRow } from "./catalogue.ts";
 import { claimAddress } from "./claims.ts";
@@ -72,7 +73,7 @@ export function requireRoomFor(
   );
 }
 
-/** Throws ExistingOrder for the same order, `conflict` when the name is taken by another one. */
+/** Throws ExistingOrder for the same order, `conflict` when the name is taken by another one or by one that is leaving. */
 export async function answerExistingOrder(
   database: Queryable,
   customer: Customer,
@@ -87,15 +88,24 @@ export async function answerExistingOrder(
     diskGib: number;
     operationId: string | null;
     operation: string | null;
+    deleteAt: Date | null;
   }>(
     `SELECT s.public_id AS "publicId", s.plan_code AS "planCode", s.image_name AS "imageName", s.vcpus,
-       s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", o.id AS "operationId", o.public_id AS operation
+       s.memory_mib AS "memoryMib", s.disk_gib AS "diskGib", o.id AS "operationId", o.public_id AS operation,
+       s.delete_at AS "deleteAt"
      FROM servers s LEFT JOIN operations o ON o.server_id = s.id AND o.action = ANY($3::text[])
      WHERE s.customer_id = $1 AND lower(s.name) = lower($2) AND s.deleted_at IS NULL ORDER BY o.created_at DESC LIMIT 1`,
     [customer.id, order.name, orderActions],
   );
   const live = rows[0];
   if (live === undefined) return;
+  if (live.deleteAt !== null) {
+    throw new ServiceError(
+      "conflict",
+      `${customer.name}'s server ${order.name} (${live.publicId}) is to be deleted at ${minuteOf(live.deleteAt)}, and keeps its name until then. Our team can bring it back (/server undelete ${live.publicId}) or delete it at once; or choose another name.`,
+      { facts: { option: "name" } },
+    );
+  }
   const sameSize =
     live.vcpus === order.size.vcpus &&
     live.memoryMib === order.size.memoryMib &&

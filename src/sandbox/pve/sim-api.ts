@@ -116,6 +116,8 @@ export const VmChange = z.strictObject({
   config: z.record(z.string(), z.string().nullable()).optional(),
   /** Its process is gone, as when the guest shuts itself down. */
   running: z.literal(false).optional(),
+  /** As after "stop" in QEMU's monitor. */
+  paused: z.boolean().optional(),
   /** What its network cards have counted, and how fast they go on. */
   traffic: TrafficChange.optional(),
 });
@@ -166,6 +168,7 @@ export function changeVm(cluster: Cluster, vmid: number, change: VmChange): Vm {
   if (!vm) throw new TypeError(`there is no VM ${vmid}`);
   if (change.node !== undefined) moveVm(cluster, vm, change.node);
   if (change.running === false) vm.run = undefined;
+  if (change.paused !== undefined && vm.run) vm.run.paused = change.paused;
   if (change.traffic !== undefined) setTraffic(vm, change.traffic);
   const lock = change.lock === undefined ? {} : { lock: change.lock };
   for (const [key, value] of Object.entries({ ...change.config, ...lock })) {

@@ -210,7 +210,7 @@ describe("with a grace period, on Proxmox VE", () => {
     expect(others).toEqual([]);
   });
 
-  it("a deletion that fails when it is due is left to a person and not tried for ever", async () => {
+  it("a deletion that fails when it is due is not tried again on the same day, and a person may ask for it at once", async () => {
     await del();
     world.simulator.addTaskFault({ task: "qmdestroy", outcome: "fail", message: "lvremove failed" });
     expect(await lookAfter(GRACE_MS + HOUR_MS)).toMatchObject([{ state: "failed" }]);
