@@ -59,6 +59,7 @@ export function contextOf(cloud: Cloud, planned: PlannedStep, options: RunOption
     attempt: 1,
     marker: `op=${options.operationId}.1`,
     reference: null,
+    inDoubt: false,
     issuedAt: new Date(),
     ...rowOf(planned, options),
     cloud,

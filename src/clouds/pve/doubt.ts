@@ -13,6 +13,32 @@ export function noteWrite(): void {
 }
 
 export function inDoubtAfterWrites(step: StepDefinition): StepDefinition {
+  return inDoubtWhen(step, ({ hasWritten, error }) => hasWritten && saysNotNow(error));
+}
+
+/** A refusal, too: it is found out again by the next try, and what was done before it can then be undone. */
+export function inDoubtAfterEachWrite(step: StepDefinition): StepDefinition {
+  return inDoubtWhen(step, ({ hasWritten }) => hasWritten);
+}
+
+/**
+ * For what no later refusal takes back and a customer would be locked out by: it may be there from the first call on whose
+ * answer was lost. What was read back is known.
+ */
+export function inDoubtForGood(step: StepDefinition): StepDefinition {
+  return inDoubtWhen(step, ({ error, hasWritten, wasInDoubt }) => {
+    return (hasWritten || wasInDoubt) && error.facts["shownOtherwise"] !== true;
+  });
+}
+
+interface Failure {
+  error: ServiceError;
+  hasWritten: boolean;
+  /** Of an earlier call. */
+  wasInDoubt: boolean;
+}
+
+function inDoubtWhen(step: StepDefinition, isInDoubt: (failure: Failure) => boolean): StepDefinition {
   return {
     ...step,
     issue(context) {
@@ -21,8 +47,10 @@ export function inDoubtAfterWrites(step: StepDefinition): StepDefinition {
         try {
           return await step.issue(context);
         } catch (error) {
-          if (counted.done === 0 || !saysNotNow(error)) throw error;
-          throw reworded(error, "A part of it was done, and then the cloud could not be asked any more.", {
+          if (!(error instanceof ServiceError)) throw error;
+          const failure = { error, hasWritten: counted.done > 0, wasInDoubt: context.inDoubt };
+          if (!isInDoubt(failure)) throw error;
+          throw reworded(error, "A part of it may be done, and the cloud did not take the rest.", {
             code: "unknown_outcome",
           });
         }
@@ -32,9 +60,11 @@ export function inDoubtAfterWrites(step: StepDefinition): StepDefinition {
 }
 
 /** What the engine takes for "nothing was done, and it may work later". */
-function saysNotNow(error: unknown): error is ServiceError {
-  return (
-    error instanceof ServiceError &&
-    (error.retryable || ["unreachable", "timeout", "unauthorized"].includes(error.code))
-  );
+function saysNotNow(error: ServiceError): boolean {
+  return error.retryable || ["unreachable", "timeout", "unauthorized"].includes(error.code);
+}
+
+/** PVE has said no, and will say so when it is asked again. */
+export function isRefusal(error: unknown): error is ServiceError {
+  return error instanceof ServiceError && !saysNotNow(error) && error.code !== "unknown_outcome";
 }

@@ -46,17 +46,29 @@ export const serverKeys = defineOperation<KeysInput>({
       ...requireProcedure(cloud, "keys", onlyWhenMade("this server"))({ externalId, sshKeys }),
     ];
   },
-  onEnd(end, { plan, output }) {
-    if (end !== "succeeded") return {};
+  onEnd(end, { plan, output, problem }) {
     const { publicId, sshKeys } = Details.parse(plan.details);
-    const runs = output["keysActive"] === "after_next_boot";
+    if (end !== "succeeded") {
+      return problem?.code === "unknown_outcome"
+        ? {
+            note: `It is not known which keys count from its next boot on. Set them again: /server keys ${publicId}`,
+          }
+        : {};
+    }
+    const when = momentOf(output["keysActive"]);
+    const runs = when !== "next start";
     return {
       events: [{ type: "server.keys.changed", data: { fingerprints: sshKeys.map(fingerprintOf) } }],
       offers: runs ? [{ action: "server.restart", input: { server: publicId } }] : [],
-      note: `The keys count from the next ${runs ? "boot" : "start"} on, not before. ${STAYS}`,
+      note: `The keys count from the ${when} on, not before. ${STAYS}`,
     };
   },
 });
+
+function momentOf(active: unknown): string {
+  if (active === "after_restart") return "next stop and start";
+  return active === "after_next_boot" ? "next boot" : "next start";
+}
 
 function onlyWhenMade(server: string): string {
   return `The cloud of ${server} takes keys only when a server is made. Add them inside it, to ~/.ssh/authorized_keys.`;

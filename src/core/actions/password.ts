@@ -40,12 +40,21 @@ export const serverPassword = defineOperation<PasswordInput>({
       ...clouds.get(plan.cloud ?? "").password({ externalId, secretId }),
     ];
   },
-  onEnd(end, { plan, output }) {
-    if (end !== "succeeded") return { note: "The old password was not replaced, as far as the cloud says." };
+  onEnd(end, { plan, output, problem }) {
     const { secretId, name, publicId } = detailsOf(plan);
-    const waits = output["passwordActive"] === "after_next_boot";
+    const reveal = { secretId, label: `New password of ${name}` };
+    if (end !== "succeeded") {
+      return problem?.code === "unknown_outcome"
+        ? {
+            reveal,
+            note: "It is not known which password counts, the old or the new one, which can be shown once.",
+          }
+        : { note: "The old password was not replaced, as far as the cloud says." };
+    }
+    const waits =
+      output["passwordActive"] === "after_next_boot" || output["passwordActive"] === "after_restart";
     return {
-      reveal: { secretId, label: `New password of ${name}` },
+      reveal,
       events: [{ type: "server.password.changed" }],
       offers: waits && publicId !== "" ? [{ action: "server.restart", input: { server: publicId } }] : [],
       note: noteOf(output["passwordActive"]),
@@ -56,6 +65,8 @@ export const serverPassword = defineOperation<PasswordInput>({
 function noteOf(active: unknown): string {
   if (active === "after_next_boot")
     return "The new password becomes active at the next boot, not before. It can be shown once.";
+  if (active === "after_restart")
+    return "The new password becomes active when the server is stopped and started, not before. It can be shown once.";
   if (active === "at_next_start")
     return "The new password becomes active at the next start, not before. It can be shown once.";
   return "The new password is active. It can be shown once.";

@@ -175,10 +175,11 @@ type OnEnd = NonNullable<OperationAction["onEnd"]>;
 
 function onEnd(...[end, { plan, output, problem }]: Parameters<OnEnd>): ReturnType<OnEnd> {
   const { order, imageName, hasAgent, secretId } = Details.parse(plan.details);
+  const reveal = { secretId, label: `New password of ${order.name}` };
   if (end === "succeeded") {
     return {
       server: { imageName, hasAgent },
-      reveal: { secretId, label: `New password of ${order.name}` },
+      reveal,
       note: `${order.name} runs its new system, ${imageName}. Its new password can be shown once.`,
     };
   }
@@ -186,7 +187,8 @@ function onEnd(...[end, { plan, output, problem }]: Parameters<OnEnd>): ReturnTy
   if (output["switched"] === true) {
     return {
       server: { imageName, hasAgent },
-      note: `${order.name} has its new system, but not everything of the old one is gone from the cloud. Its new password was not handed over: set one with /server password.`,
+      reveal,
+      note: `${order.name} has its new system, but not everything of the old one is gone from the cloud. Its new password can be shown once.`,
     };
   }
   if (output["retired"] === true) {

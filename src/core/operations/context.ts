@@ -55,6 +55,7 @@ export async function contextOf(
     attempt: step.attempt,
     marker: `op=${operation.id}.${step.attempt}`,
     reference: step.reference,
+    inDoubt: step.inDoubt,
     issuedAt: step.issuedAt ?? new Date(0),
     externalId: rows[0]?.externalId ?? null,
     serverData: rows[0]?.serverData ?? {},

@@ -40,6 +40,8 @@ export interface StepContext {
   marker: string;
   /** What `issue` returned, once it did; null when the answer was lost. A person who adopts adds `externalId`. */
   reference: Record<string, unknown> | null;
+  /** The answer to an earlier call of this step was lost: its effect may be there. */
+  inDoubt: boolean;
   /** By the database's clock. */
   issuedAt: Date;
   /** The id of the server in its cloud, when there is one yet. */

@@ -4,6 +4,7 @@ import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { startsWithNode } from "../config.ts";
+import { inDoubtAfterEachWrite } from "../doubt.ts";
 import { findRetiring, retiringOf } from "../retiring.ts";
 import { change, requireShown } from "./setting.ts";
 import { findOwnNew } from "./start-new.ts";
@@ -21,23 +22,27 @@ export function planAutostart(): PlannedStep {
 
 /** After the old one is off, and before the new one starts. Both settings are absolute, so they may be made again. */
 export function autostartStep(client: PveClient): StepDefinition {
-  return {
+  // A refusal of the second half must not leave the first one.
+  return inDoubtAfterEachWrite({
     name: "pve.autostart",
     deadlineMs: 10 * 60_000,
     callTimeoutMs: 2 * 60_000,
     evidence: "repeatable",
     async issue(context): Promise<Issued> {
       await setAutostart(client, context, await findOld(client, context), false);
-      const isWanted = startsWithNode(retiringOf(context).kept);
+      const retiring = retiringOf(context);
+      const isWanted = startsWithNode(retiring.kept);
       await setAutostart(client, context, await getTarget(client, context), isWanted);
-      return { kind: "done" };
+      if (!isWanted) return { kind: "done" };
+      const staffNote = `VM ${retiring.externalId} does not start with its node any more. Whoever gives this up before the new system is the server switches that on again: qm set ${retiring.externalId} --onboot 1`;
+      return { kind: "done", staffNote };
     },
     compensation: () => ({
       name: TAKE_BACK,
       label: "Let the old system start with its node again, if it did",
       input: {},
     }),
-  };
+  });
 }
 
 /** Undoes it, in the other order. */

@@ -3,9 +3,10 @@ import { ServiceError } from "../../../core/errors.ts";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import { hasCloudInit } from "../config.ts";
+import { inDoubtForGood } from "../doubt.ts";
 import type { VmConfig } from "../schema.ts";
 import { remoteServerOf } from "../server.ts";
-import { renewCloudInit } from "../vm.ts";
+import { activeWhen, renewDrive } from "./cloud-init.ts";
 import { encodeKeys } from "./configure.ts";
 import { isOff } from "./power.ts";
 import { change, requireShown } from "./setting.ts";
@@ -20,13 +21,13 @@ export function planKeys(order: { externalId: string; sshKeys: readonly string[]
 
 /** All of them, so doing it twice is doing it once. The guest reads them at its next boot; nothing tells whether it has. */
 export function keysStep(client: PveClient): StepDefinition {
-  return {
+  return inDoubtForGood({
     name: "pve.keys",
     deadlineMs: 10 * 60_000,
     callTimeoutMs: 2 * 60_000,
     evidence: "repeatable",
     issue: (context) => issue(client, context),
-  };
+  });
 }
 
 async function issue(client: PveClient, context: StepContext): Promise<Issued> {
@@ -42,13 +43,15 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   }
   const after = await change(client, context, vm, { sshkeys: encodeKeys(sshKeys) });
   requireShown(client, after, "the keys", differencesOf(after.config, sshKeys));
-  await renewCloudInit(client, after, { signal });
+  const { isRenewed, ...notes } = await renewDrive(client, after, { signal });
   const off = await isOff(client, after, signal);
+  const moment = isRenewed ? "at its next boot" : "when it is stopped and started";
   return {
     kind: "done",
     server: await remoteServerOf(client, after, signal),
-    output: { keysActive: off ? "at_next_start" : "after_next_boot" },
-    note: off ? "it is off; it reads them at its next start." : "it reads them at its next boot.",
+    output: { keysActive: activeWhen({ isOff: off, isRenewed }) },
+    note: off ? "it is off; it reads them at its next start." : `it reads them ${moment}.`,
+    ...notes,
   };
 }
 

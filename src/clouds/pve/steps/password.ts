@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { isServiceError, ServiceError } from "../../../core/errors.ts";
+import { ServiceError } from "../../../core/errors.ts";
 import type {
   Issued,
   PlannedStep,
@@ -11,8 +11,10 @@ import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { hasAgent, hasCloudInit } from "../config.ts";
+import { inDoubtForGood, isRefusal } from "../doubt.ts";
 import { remoteServerOf } from "../server.ts";
-import { getStatus, guestOs, pingAgent, renewCloudInit, setConfig, setGuestPassword } from "../vm.ts";
+import { getStatus, guestOs, pingAgent, setConfig, setGuestPassword } from "../vm.ts";
+import { activeWhen, renewDrive } from "./cloud-init.ts";
 import { defaultUserOf } from "./configure.ts";
 import { getTarget, requireUnlocked } from "./target.ts";
 import { explained } from "./task.ts";
@@ -30,7 +32,7 @@ export function planPassword(externalId: string, secretId: string): PlannedStep 
  * doing it twice is doing it once.
  */
 export function passwordStep(client: PveClient): StepDefinition {
-  return {
+  return inDoubtForGood({
     name: "pve.password",
     deadlineMs: 10 * 60_000,
     callTimeoutMs: 2 * 60_000,
@@ -41,10 +43,13 @@ export function passwordStep(client: PveClient): StepDefinition {
       const { uptime = 0 } = await getStatus(client, vm, context.signal);
       const silent = uptime * 1000 < AGENT_UP_MS && !(await pingAgent(client, vm, context.signal));
       if (silent) return { kind: "pending", condition: lookCondition(COMING_UP) };
-      const message = "The guest was still starting.";
-      return { kind: "again", error: new ServiceError("cloud_conflict", message, { retryable: true }) };
+      return { kind: "again", error: stillStarting() };
     },
-  };
+  });
+}
+
+function stillStarting(): ServiceError {
+  return new ServiceError("cloud_conflict", "The guest was still starting.", { retryable: true });
 }
 
 const COMING_UP = "waiting for the guest agent";
@@ -65,6 +70,8 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   const os = !isOff && hasAgent(vm.config) ? await guestOs(client, vm, signal) : null;
   if (os === null) {
     if (!isOff && hasAgent(vm.config) && (status.uptime ?? 0) * 1000 < AGENT_UP_MS) {
+      // The end of a wait would say that nothing was done.
+      if (context.inDoubt) throw stillStarting();
       return { kind: "wait", reference: {}, condition: lookCondition(COMING_UP), note: COMING_UP };
     }
     return forNextBoot(client, context, { vm, isOff, password: await context.readSecret(secretId) });
@@ -85,7 +92,8 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
 
 /**
  * cloud-init sets its password anew whenever anything of its data has changed (keys, name, network): what is stored there
- * must not be the password that was just replaced. Returns what staff have to know when it could not be stored.
+ * must not be the password that was just replaced. A refusal takes nothing back from the guest: what staff have to know of it
+ * is returned.
  */
 async function keepForLaterBoots(
   client: PveClient,
@@ -94,12 +102,13 @@ async function keepForLaterBoots(
 ): Promise<string | null> {
   if (!hasCloudInit(vm.config)) return null;
   try {
-    await setConfig(client, vm, { cipassword: password }, { signal, secrets: [password] });
+    const options = { signal, secrets: [password] };
+    await explained(client, { vm, signal }, () => setConfig(client, vm, { cipassword: password }, options));
     return null;
   } catch (error) {
-    // Done again after a lost answer, or in a moment; a lock that lasts (a backup) is no reason to refuse what is done.
-    if (!isServiceError(error, "cloud_conflict", "cloud_forbidden") || error.retryable) throw error;
-    return `The cloud-init data of VM ${vm.vmid} keeps the old password (${error.staffDetail ?? error.message}): it comes back when they change. Set the password again later.`;
+    // Done again after a lost answer, or in a moment.
+    if (!isRefusal(error)) throw error;
+    return `The cloud-init data of VM ${vm.vmid} keeps the old password, as far as PVE says (${error.staffDetail ?? error.message}): it comes back when they change. Set the password again later.`;
   }
 }
 
@@ -119,16 +128,14 @@ async function forNextBoot(
   await requireUnlocked(client, vm, signal);
   const options = { signal, secrets: [password] };
   await explained(client, { vm, signal }, () => setConfig(client, vm, { cipassword: password }, options));
-  await renewCloudInit(client, vm, options);
+  const { isRenewed, ...notes } = await renewDrive(client, vm, options);
   return {
     kind: "done",
     server: await remoteServerOf(client, vm, signal, { addresses: false }),
-    output: {
-      passwordActive: isOff ? "at_next_start" : "after_next_boot",
-      passwordUser: defaultUserOf(vm.config),
-    },
+    output: { passwordActive: activeWhen({ isOff, isRenewed }), passwordUser: defaultUserOf(vm.config) },
     note: isOff
       ? "it is off, so the new password becomes active at its next start."
-      : "no guest agent answers, so the new password becomes active at the next boot.",
+      : `no guest agent answers, so the new password becomes active ${isRenewed ? "at the next boot" : "when it is stopped and started"}.`,
+    ...notes,
   };
 }

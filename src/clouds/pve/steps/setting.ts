@@ -56,7 +56,7 @@ export function requireShown(
     `The cloud accepted ${what} and shows something else. Our operators must look at it.`,
     {
       retryable,
-      facts: { cloud: client.cloud },
+      facts: { cloud: client.cloud, shownOtherwise: true },
       staffDetail: `${client.cloud}: VM ${vmid} shows ${differences.join(", ")}`,
     },
   );
