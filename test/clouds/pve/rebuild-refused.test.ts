@@ -99,6 +99,50 @@ describe("a rebuild is refused with nothing changed", () => {
     });
   });
 
+  it("when the VM has further disks, attached, waiting for a restart or detached, which would go with it", async () => {
+    const at = await open();
+    await at.asSomebody("PUT", `/nodes/n1/qemu/${OLD}/config`, "scsi1=local-lvm:5&ide0=none,media=cdrom");
+    await at.asSomebody("PUT", `/nodes/n1/qemu/${OLD}/config`, "sata3=local-lvm:3");
+    at.changes();
+    const problem = await refused(at);
+    expect(problem).toMatchObject({
+      code: "unsupported",
+      message: expect.stringMatching(/more disks than the one that it starts from/u),
+      staffDetail: expect.stringMatching(
+        /VM 100000 has besides scsi0: .*scsi1 \(local-lvm:.*sata3 \(local-lvm:/u,
+      ),
+    });
+    expect(problem?.message).not.toMatch(/scsi|local-lvm|100000/u);
+
+    await at.asSomebody("PUT", `/nodes/n1/qemu/${OLD}/config`, "delete=scsi1,sata3");
+    at.changes();
+    expect((await refused(at))?.staffDetail).toMatch(/unused0 \(local-lvm:/u);
+  });
+
+  it("when a size waits for a restart, which the new system would not have", async () => {
+    const at = await open();
+    const resized = await at.order("server.resize", { plan: "m", restart: "later" });
+    expect(resized).toMatchObject({ state: "succeeded", output: { cpuAndMemory: "at_restart" } });
+    at.changes();
+    expect(await refused(at)).toMatchObject({
+      code: "cloud_conflict",
+      message: expect.stringMatching(/^A change of the server waits for its restart .*\/server restart/u),
+      staffDetail: expect.stringMatching(/memory/u),
+    });
+    await at.order("server.restart");
+    const end = await at.order("server.rebuild", UBUNTU);
+    expect(end).toMatchObject({ state: "succeeded" });
+    const [row] = await stage.database.sql<{ plan: string; vcpus: number; memoryMib: number }>(
+      `SELECT plan_code AS plan, vcpus, memory_mib AS "memoryMib" FROM servers`,
+    );
+    expect({ ...row, memory: at.made()[0]?.config["memory"] }).toEqual({
+      plan: "m",
+      vcpus: 2,
+      memoryMib: 4096,
+      memory: "4096",
+    });
+  });
+
   it("when what has the server's number is somebody else's", async () => {
     const at = await open();
     at.simulator.changeVm(OLD, { config: { description: "mine", smbios1: `uuid=${newId()}` } });

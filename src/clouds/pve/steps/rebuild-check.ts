@@ -22,11 +22,12 @@ import { markersIn } from "../marker.ts";
 import { isMediaLine } from "../media.ts";
 import { type Place, placeFor } from "../placement.ts";
 import { tagsWithout } from "../rescue.ts";
-import { keptOf, type RebuiltAt, type Retiring } from "../retiring.ts";
-import { isFirewallOn } from "../vm.ts";
+import { isKept, keptOf, type RebuiltAt, type Retiring } from "../retiring.ts";
+import { isFirewallOn, pendingKeys, wantedConfig } from "../vm.ts";
 import { requireUnprotected } from "./delete.ts";
 import { isOff } from "./power.ts";
 import { getTarget, requireUnlocked } from "./target.ts";
+import { SIZE_KEYS } from "./waiting-size.ts";
 
 const Input = z.object({
   externalId: z.string(),
@@ -69,6 +70,8 @@ async function issue(client: PveClient, context: StepContext): Promise<Issued> {
   requireUnprotected(client, vm);
   await requireUnlocked(client, vm, signal);
   await requireNoFirewall(client, vm, signal);
+  await requireOneDisk(client, vm, signal);
+  await requireNothingWaits(client, vm, signal);
   const avoid = await nodesInMaintenance(context.database, client.cloud);
   const since = client.recent.now();
   const resources = await listResources(client, signal, since);
@@ -132,6 +135,45 @@ async function requireNoFirewall(client: PveClient, vm: FoundVm, signal: AbortSi
     {
       facts: { cloud: client.cloud },
       staffDetail: `${client.cloud}: the firewall of VM ${vm.vmid} is on; switch it off (Firewall, Options) to rebuild it, and set its rules again afterwards`,
+    },
+  );
+}
+
+/**
+ * All that PVE calls the VM's goes with it, also what only waits for a restart and what is detached. The state of its firmware
+ * belongs to the system.
+ */
+async function requireOneDisk(client: PveClient, vm: FoundVm, signal: AbortSignal): Promise<void> {
+  const boot = bootDiskOf(vm.config);
+  const all = { ...(await wantedConfig(client, vm, signal)), ...vm.config };
+  const attached = disksOf(all).filter(({ key }) => key !== boot?.key);
+  const detached = Object.entries(all).filter(([key]) => /^unused\d+$/u.test(key));
+  const lost = [
+    ...attached.map(({ key, volume }) => `${key} (${volume})`),
+    ...detached.map(([key, text]) => `${key} (${text})`),
+  ];
+  if (lost.length === 0) return;
+  throw new ServiceError(
+    "unsupported",
+    "The server has more disks than the one that it starts from, and a rebuild would destroy them, so nothing was changed. Our operators must look at it.",
+    {
+      facts: { cloud: client.cloud },
+      staffDetail: `${client.cloud}: VM ${vm.vmid} has besides ${boot?.key ?? "no boot disk"}: ${lost.join(", ")}; give them to another VM (qm disk move --target-vmid) or delete them to rebuild it`,
+    },
+  );
+}
+
+/** What the old VM runs with and what stays with the server are taken over, not what would come with a restart. */
+async function requireNothingWaits(client: PveClient, vm: FoundVm, signal: AbortSignal): Promise<void> {
+  const keys = await pendingKeys(client, vm, signal);
+  const waiting = keys.filter((key) => SIZE_KEYS.has(key) || isKept(key));
+  if (waiting.length === 0) return;
+  throw new ServiceError(
+    "cloud_conflict",
+    "A change of the server waits for its restart and a rebuild would lose it, so nothing was changed. Restart the server first (/server restart), then ask again.",
+    {
+      facts: { cloud: client.cloud, pending: waiting },
+      staffDetail: `${client.cloud}: VM ${vm.vmid}: ${waiting.join(", ")} pending`,
     },
   );
 }
