@@ -10,7 +10,15 @@ import { bannersFor, viewerOf } from "../servers/maintenance.ts";
 import { minuteOf } from "../time.ts";
 import { GAP_MS } from "../traffic/book.ts";
 import { describeBytes, describeShare } from "../traffic/bytes.ts";
-import { type Cause, type Usage, type UsageGap, type UsageMonth, usageOf } from "../traffic/usage.ts";
+import {
+  type Cause,
+  type CountedServer,
+  findDeleted,
+  type Usage,
+  type UsageGap,
+  type UsageMonth,
+  usageOf,
+} from "../traffic/usage.ts";
 import type { View } from "../view.ts";
 import { serverOption } from "./options.ts";
 
@@ -25,13 +33,17 @@ export const serverUsage = defineRead<UsageInput>({
   input: UsageInput,
   options: [serverOption],
   async run({ database, principal, engine }, input) {
-    const server = await findServer(database, principal, input.server);
+    const server =
+      (await findDeleted(database, principal, input.server)) ??
+      Object.assign(await findServer(database, principal, input.server), { isDeleted: false });
     const usage = await usageOf(database, principal, server);
     const banners = await bannersFor(database, viewerOf(principal), { serverIds: [server.id] });
-    const isCounted = engine.clouds.get(server.cloudName).traffic !== undefined;
+    // Its cloud may be configured no more; what was counted stays.
+    const cloud = engine.clouds.list().find(({ name }) => name === server.cloudName);
+    const isCounted = cloud?.traffic !== undefined || usage.measuredAt !== null;
     return {
-      ...(isCounted ? viewOf(usage) : notCounted(usage)),
-      title: `Traffic of ${server.name}`,
+      ...(isCounted ? viewOf(usage, server) : notCounted(usage)),
+      title: `Traffic of ${server.name}${server.isDeleted ? ", which is deleted" : ""}`,
       ...banners,
     };
   },
@@ -46,15 +58,16 @@ function notCounted(usage: Usage): Omit<View, "title"> {
   };
 }
 
-function viewOf(usage: Usage): Omit<View, "title"> {
+function viewOf(usage: Usage, { isDeleted }: Pick<CountedServer, "isDeleted">): Omit<View, "title"> {
   const present = usage.months.find(({ month, ofAnother }) => month === usage.month && ofAnother === null);
   const before = usage.months.filter((month) => month !== present);
   const total = present === undefined ? 0n : present.inBytes + present.outBytes;
   const { allowanceGib } = usage;
   const isOver = allowanceGib !== null && total >= BigInt(allowanceGib) * 2n ** 30n;
-  const notes = [...lateness(usage), ...usage.gaps.map(gapText)];
+  const late = isDeleted ? [] : lateness(usage);
+  const notes = [...late, ...gapTexts(usage.gaps)];
   return {
-    tone: isOver || lateness(usage).length > 0 ? "warning" : "neutral",
+    tone: isOver || late.length > 0 ? "warning" : "neutral",
     ...(notes.length === 0 ? {} : { text: notes.join("\n") }),
     fields: [
       { label: "Month", value: `${usage.month} (UTC)` },
@@ -114,6 +127,14 @@ function lateness({ now, measuredAt, cause }: Usage): string[] {
   return [
     `Since ${minuteOf(measuredAt)} (${duration(now.getTime() - measuredAt.getTime())} ago) nothing could be counted: ${causes[cause]}. If the server keeps running, what it sends meanwhile is counted afterwards.`,
   ];
+}
+
+const gapsShown = 10;
+
+function gapTexts(gaps: readonly UsageGap[]): string[] {
+  const shown = gaps.slice(0, gapsShown).map(gapText);
+  const more = gaps.length - shown.length;
+  return more === 0 ? shown : [...shown, `There are ${more} older gaps.`];
 }
 
 function gapText({ from, to, kind, cause, inBytes, outBytes }: UsageGap): string {

@@ -58,6 +58,8 @@ const VERDICT = `
   END`;
 
 /**
+ * A first row of a server locks the server's against deletion: in the order in which others lock several.
+ *
  * $1 the cloud's id; $2 to $5 the samples' external ids, uptimes in seconds, bytes in and out, as arrays of one length without a
  * double. Answers `Booked`.
  */
@@ -80,13 +82,13 @@ WITH moment AS (
   FROM believed
 ), counters AS (
   INSERT INTO traffic_counters (server_id, external_id, uptime_s, in_bytes, out_bytes, measured_at)
-  SELECT server_id, external_id, uptime_s, in_bytes, out_bytes, at FROM counted
+  SELECT server_id, external_id, uptime_s, in_bytes, out_bytes, at FROM counted ORDER BY server_id
   ON CONFLICT (server_id) DO UPDATE SET external_id = excluded.external_id, uptime_s = excluded.uptime_s,
     in_bytes = excluded.in_bytes, out_bytes = excluded.out_bytes, measured_at = excluded.measured_at
 ), months AS (
   INSERT INTO traffic_months AS t (id, server_id, customer_id, month, in_bytes, out_bytes, counted_from, allowance_gib)
   SELECT gen_random_uuid(), server_id, customer_id, month, more_in, more_out,
-    CASE WHEN whole THEN started_at ELSE GREATEST(month_start, COALESCE(last_at, at)) END, allowance_gib FROM counted
+    CASE WHEN whole THEN started_at ELSE GREATEST(month_start, COALESCE(last_at, at)) END, allowance_gib FROM counted ORDER BY server_id
   ON CONFLICT (server_id, month, COALESCE(customer_id, ${NOBODY})) DO UPDATE SET in_bytes = t.in_bytes + excluded.in_bytes,
     out_bytes = t.out_bytes + excluded.out_bytes, allowance_gib = excluded.allowance_gib
     WHERE excluded.in_bytes > 0 OR excluded.out_bytes > 0 OR t.allowance_gib IS DISTINCT FROM excluded.allowance_gib

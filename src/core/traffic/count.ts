@@ -26,6 +26,7 @@ export type Counted =
   | { outcome: "skipped" | "failed" | "late" | "unsupported" };
 
 const LEASE_MS = 120_000;
+const WRITE_MS = 25_000;
 /** The cloud has to answer in this time, so that the figures can still be written within the lease. */
 const ANSWER_MS = 90_000;
 
@@ -47,7 +48,12 @@ export async function countTraffic(options: CountOptions): Promise<Counted> {
     );
     return { outcome: "failed" };
   }
-  const counted = await database.transaction((tx) => write(tx, { turn, samples, wake: options.wake }));
+  const counted = await database.transaction((tx) => write(tx, { turn, samples, wake: options.wake }), {
+    timeoutMs: WRITE_MS,
+  });
+  if (counted.outcome === "counted" && counted.told > 0) {
+    log.info({ cloud: cloud.name, told: counted.told }, "servers' traffic has come to a threshold");
+  }
   if (counted.outcome === "late")
     log.warn({ cloud: cloud.name }, "traffic counters came too late to be used");
   return counted;

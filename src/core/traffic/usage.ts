@@ -38,11 +38,33 @@ export interface Usage {
   cause: Cause;
   /** Newest first; the present one, where there is one, and twelve before it. */
   months: UsageMonth[];
-  /** Of these months. */
+  /** Of these months, newest first. */
   gaps: UsageGap[];
 }
 
 const MONTHS_BEFORE = 12;
+
+export interface CountedServer {
+  id: string;
+  name: string;
+  cloudName: string;
+  /** Its last months are billed when it is gone. */
+  isDeleted: boolean;
+}
+
+/** A deleted one, by its public id alone: its name may be another's by now. Null when there is none. */
+export async function findDeleted(
+  database: Queryable,
+  principal: Principal,
+  publicId: string,
+): Promise<CountedServer | null> {
+  const rows = await database.sql<CountedServer>(
+    `SELECT s.id, s.name, c.name AS "cloudName", true AS "isDeleted" FROM servers s JOIN clouds c ON c.id = s.cloud_id
+     WHERE s.public_id = $2 AND s.deleted_at IS NOT NULL AND ${ownRows("s.customer_id", 1)}`,
+    [tenantOf(principal), publicId],
+  );
+  return rows[0] ?? null;
+}
 
 /** A customer's is what was counted since the server is theirs. */
 export async function usageOf(

@@ -108,6 +108,30 @@ describe("/server usage", () => {
     expect(all.text).toMatch(/Not counted from/u);
   });
 
+  it("of a deleted server is found by its id, by those whose it was", async () => {
+    const { world, serverId } = await open({ counts: true });
+    await addMonth(serverId, { ago: 0, customerId: world.ada.customerId, gib: 33n });
+    await stage.database.sql(
+      `INSERT INTO traffic_counters (server_id, external_id, uptime_s, in_bytes, out_bytes, measured_at)
+       VALUES ($1, 'x', 5, 0, 0, clock() - interval '1 day')`,
+      [serverId],
+    );
+    await stage.database.sql(`UPDATE servers SET state = 'deleted', deleted_at = clock()`);
+    for (const by of [world.ada, world.sam]) {
+      const view = await usage(world, by);
+      expect(view).toMatchObject({ title: "Traffic of web-1, which is deleted", tone: "neutral" });
+      expect(view.fields).toContainEqual({ label: "Total", value: "33.00 GiB" });
+      expect(view.text).toBeUndefined();
+      await expect(world.ask(by, "server.usage", { server: "web-1" })).rejects.toMatchObject({
+        code: "not_found",
+      });
+    }
+    await expect(world.ask(world.bob, "server.usage", { server: "srv-aaaabbbb" })).rejects.toMatchObject({
+      code: "not_found",
+      message: 'No server "srv-aaaabbbb" in your account. It has none yet.',
+    });
+  });
+
   it("says what a gap is: lost, a counter that fell, or a month's end within it", async () => {
     const { world, serverId } = await open({ counts: true });
     const ada = world.ada.customerId;
