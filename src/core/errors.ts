@@ -4,6 +4,7 @@
  * own words) goes into `staffDetail`; `facts` carries the values behind the sentence.
  */
 import { isUnavailable } from "../database/errors.ts";
+import { storable } from "../database/storable.ts";
 
 export const errorCodes = [
   // the request
@@ -59,7 +60,8 @@ export class ServiceError extends Error {
     this.code = code;
     this.facts = options.facts ?? {};
     this.retryable = options.retryable ?? false;
-    this.staffDetail = options.staffDetail;
+    // It may quote a guest, and is stored with the operation.
+    this.staffDetail = options.staffDetail === undefined ? undefined : storable(options.staffDetail);
   }
 }
 

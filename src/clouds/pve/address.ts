@@ -1,5 +1,6 @@
 // What a VM's configuration says of its addresses. cloud-init hands them to the guest at a boot, so between a change and that
 // boot the configuration says what will be; which run of QEMU the change was made under is noted in the VM itself.
+import { isIP } from "node:net";
 import ipaddr from "ipaddr.js";
 import { properties, staticAddressesOf } from "./config.ts";
 import type { VmConfig, VmStatus } from "./schema.ts";
@@ -108,4 +109,22 @@ export function nextAddresses(
 /** IPv6 has many ways to be written. */
 export function canonical(address: string): string {
   return ipaddr.isValid(address) ? ipaddr.parse(address).toString() : address;
+}
+
+/** More than that nobody needs to know of one server. */
+const MOST_ADDRESSES = 32;
+/** Where nobody reaches a server. */
+const NOWHERE = new Set(["unspecified", "loopback", "linkLocal", "multicast", "broadcast", "ipv4Mapped"]);
+
+/** Each once, in the one way that they are written here; without what is no address, or one with a zone. */
+export function usableAddresses(said: readonly string[]): string[] {
+  const kept = new Set<string>();
+  for (const address of said) {
+    if (kept.size === MOST_ADDRESSES) break;
+    // ipaddr.js alone takes "10.1" and "0x7f000001", which are addresses for nobody who reads them.
+    if (isIP(address) === 0 || address.includes("%")) continue;
+    const parsed = ipaddr.parse(address);
+    if (!NOWHERE.has(parsed.range())) kept.add(parsed.toString());
+  }
+  return [...kept];
 }

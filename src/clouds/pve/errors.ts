@@ -26,6 +26,13 @@ interface Rule {
 /** Texts of qemu-server, pve-storage and pve-cluster (measured: docs/pve.md), the first that fits. */
 const RULES: readonly Rule[] = [
   {
+    // Before all others: what follows are words of whoever is root in the guest, and may read like any of PVE's own.
+    pattern: /Agent error:/iu,
+    code: "cloud_failed",
+    message: "The guest refused this, so nothing was changed in it. Staff see its reason.",
+    facts: () => ({ agent: "refused" }),
+  },
+  {
     // Locks that PVE's own clean-up or a neighbour holds for seconds.
     pattern:
       /can't lock file .* - got timeout|Failed to obtain guest migration lock|cfs-lock .* (?:got lock request timeout|error)|error with cfs lock|got no worker upid|checksum mismatch/iu,
@@ -122,11 +129,6 @@ const RULES: readonly Rule[] = [
     code: "cloud_conflict",
     message: "The guest agent in the server does not answer.",
     facts: () => ({ agent: "silent" }),
-  },
-  {
-    pattern: /Agent error:/iu,
-    code: "cloud_failed",
-    message: "The guest refused this, so nothing was changed in it. Staff see its reason.",
   },
   {
     pattern: /VM \d+ (?:is )?not running/iu,

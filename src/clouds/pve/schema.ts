@@ -93,19 +93,29 @@ export const Interfaces = z.array(
 
 export const FirewallOptions = z.looseObject({ enable: flag.optional() });
 
-export const AgentInterfaces = z.looseObject({
-  result: z.array(
-    z.looseObject({
-      name: z.string(),
-      "hardware-address": z.string().optional(),
-      "ip-addresses": z
-        .array(z.looseObject({ "ip-address": z.string(), "ip-address-type": z.string().optional() }))
-        .optional(),
-    }),
+/** Of a guest's agent; it is looked through no further than this, however much it says. */
+function first(most: number) {
+  return z.array(z.unknown()).transform((items) => items.slice(0, most));
+}
+
+export const AgentInterfaces = z.object({
+  result: first(1024).pipe(
+    z.array(
+      z.object({
+        name: z.string(),
+        "hardware-address": z.string().optional(),
+        "ip-addresses": first(128)
+          .pipe(z.array(z.object({ "ip-address": z.string() })))
+          .optional(),
+      }),
+    ),
   ),
 });
 
-export const AgentOs = z.looseObject({ result: z.looseObject({ id: z.string().optional() }) });
+export const AgentOs = z.object({ result: z.object({ id: z.string().optional() }) });
+/** Of a call that tells nothing but that it was answered. */
+export const AgentAnswer = z.object({ result: z.unknown() });
+
 export const VncProxy = z.object({
   // A string in answers of some versions, as every number of PVE may be.
   port: z.coerce.number().int(),

@@ -1,7 +1,8 @@
 // A VM as core/cloud.ts wants it.
 import type { RemoteServer, RemoteSnapshot, ServerState } from "../../core/cloud.ts";
 import { isServiceError, ServiceError } from "../../core/errors.ts";
-import { fixedNow, hasAddressNote, nextAddresses } from "./address.ts";
+import { fixedNow, hasAddressNote, nextAddresses, usableAddresses } from "./address.ts";
+import { agentAddresses } from "./agent.ts";
 import { inBatches } from "./batches.ts";
 import type { PveClient } from "./client.ts";
 import {
@@ -31,7 +32,7 @@ import { isInRescue } from "./rescue.ts";
 import type { VmConfig, VmStatus } from "./schema.ts";
 import { listSnapshots, remoteSnapshots } from "./snapshots.ts";
 import { lockAdviceOf, providerStatusOf, stateOf, workLockOf } from "./state.ts";
-import { agentAddresses, getStatus } from "./vm.ts";
+import { getStatus } from "./vm.ts";
 
 /** On every VM of ours, so that one list shows which are. */
 export const TAG = "ratatosk";
@@ -92,7 +93,7 @@ export async function remoteServerOf(
   const markers = markersIn(config["description"]).map(markerText);
   const uuid = smbiosUuidOf(config);
   const disk = bootDiskOf(config);
-  const askedFirst = told ?? (asksFirst ? fixedNow(config, status) : null);
+  const askedFirst = told ?? (asksFirst ? usableAddresses(fixedNow(config, status)) : null);
   const known = addresses ? (askedFirst ?? (await addressesOf(client, found, { status, signal }))) : null;
   const remote: RemoteServer = {
     externalId: String(vmid),
@@ -178,7 +179,7 @@ async function addressesOf(
   const { config } = found;
   const told =
     asksGuest(config) && stateIn(status, config) === "active" ? await askGuest(client, found, signal) : null;
-  return told ?? fixedNow(config, status);
+  return told ?? usableAddresses(fixedNow(config, status));
 }
 
 /** What QEMU says of a guest whose agent has answered. */
@@ -194,19 +195,65 @@ function askGuest(client: PveClient, found: FoundVm, signal?: AbortSignal): Prom
   return agentAddresses(client, found, { macs: macAddressesOf(found.config), signal });
 }
 
-/** Every VM that the credential sees, templates left out; details only of those that may be ours. */
+/**
+ * Every VM that the credential sees, templates left out; details only of those that may be ours. What cannot be told of one
+ * VM makes that one `unknown` and the list no shorter; what is wrong with the credential or with the way to PVE is thrown.
+ */
 export async function listServers(client: PveClient, signal?: AbortSignal): Promise<RemoteServer[]> {
   const resources = await listResources(client, signal);
   const rows = resources.guests.filter((row) => row.type === "qemu" && row.template !== true);
+  const looks: Looks = { told: 0, failed: [], late: new Map() };
   const servers = await inBatches(rows, AT_ONCE, async (row) => {
-    if (!isAway(resources, row.node) && mayBeOurs(client, row)) {
-      const found = await findVm(client, row.vmid, { hint: row.node, signal });
-      // Deleted since the list was made.
-      return found === null ? [] : [await withSnapshots(client, found, signal)];
-    }
-    return [fromRow(row, isAway(resources, row.node))];
+    if (isAway(resources, row.node)) return [fromRow(row, { away: true })];
+    return mayBeOurs(client, row) ? look(client, row, { looks, signal }) : [fromRow(row)];
   });
+  const [first, second] = looks.failed;
+  // All of them: that is not one VM's trouble.
+  if (looks.told === 0 && first !== undefined && second !== undefined) throw first;
   return servers.flat();
+}
+
+/** Of one list. */
+interface Looks {
+  told: number;
+  failed: ServiceError[];
+  /** How often nothing was heard of a VM in time, by node. */
+  late: Map<string, number>;
+}
+
+/** Then no more of a node's VMs are asked for: each may take half a minute. */
+const MOST_LATE = 3;
+
+async function look(
+  client: PveClient,
+  row: Resources["guests"][number],
+  { looks, signal }: { looks: Looks; signal: AbortSignal | undefined },
+): Promise<RemoteServer[]> {
+  const { vmid, node } = row;
+  const late = looks.late.get(node) ?? 0;
+  if (late >= MOST_LATE) return [fromRow(row, { fault: `node ${node} has not answered for others either` })];
+  try {
+    const found = await findVm(client, vmid, { hint: node, signal });
+    const servers = found === null ? [] : [await withSnapshots(client, found, signal)];
+    looks.told += 1;
+    // Without one it was deleted since the list was made.
+    return servers;
+  } catch (error) {
+    if (!isOfOneVm(error) || signal?.aborted === true) throw error;
+    looks.failed.push(error);
+    if (isServiceError(error, "timeout", "unreachable")) {
+      looks.late.set(node, (looks.late.get(node) ?? 0) + 1);
+    }
+    const fault = error.staffDetail ?? error.message;
+    client.log.warn({ cloud: client.cloud, vmid, reason: fault }, "what a VM is could not be told");
+    return [fromRow(row, { fault })];
+  }
+}
+
+/** An answer of PVE about it. A refused credential, or no connection after all tries, is the same for all of them. */
+function isOfOneVm(error: unknown): error is ServiceError {
+  if (!isServiceError(error) || error.code === "unauthorized") return false;
+  return error.code !== "unreachable" || error.facts["call"] === undefined;
 }
 
 /** `parent` says that there are some; a list without it says nothing. */
@@ -254,12 +301,16 @@ function isAway({ nodes }: Resources, node: string): boolean {
   return nodes.some((row) => row.node === node && !row.online);
 }
 
-function fromRow(row: Resources["guests"][number], away: boolean): RemoteServer {
-  const known = row.status === "running" || row.status === "stopped";
+/** `fault`: why no more could be told of it. */
+function fromRow(
+  row: Resources["guests"][number],
+  { away = false, fault }: { away?: boolean; fault?: string } = {},
+): RemoteServer {
+  const isKnown = !away && fault === undefined && (row.status === "running" || row.status === "stopped");
   return {
     externalId: String(row.vmid),
     name: row.name ?? `VM ${row.vmid}`,
-    state: away || !known ? "unknown" : stateOf({ status: row.status ?? "", lock: row.lock }),
+    state: isKnown ? stateOf({ status: row.status ?? "", lock: row.lock }) : "unknown",
     providerStatus: away
       ? `${row.status ?? "unknown"} (node ${row.node} is away)`
       : (row.status ?? "unknown"),
@@ -270,5 +321,6 @@ function fromRow(row: Resources["guests"][number], away: boolean): RemoteServer 
     addresses: [],
     markers: [],
     data: { node: row.node },
+    ...(fault === undefined ? {} : { fault }),
   };
 }

@@ -4,7 +4,7 @@ import { isServiceError } from "../../core/errors.ts";
 import type { PveClient } from "./client.ts";
 import { justMoved } from "./errors.ts";
 import type { Parameters } from "./form.ts";
-import { AgentInterfaces, AgentOs, FirewallOptions, Pending, VmConfig, VmStatus } from "./schema.ts";
+import { FirewallOptions, Pending, VmConfig, VmStatus } from "./schema.ts";
 import type { Upid } from "./upid.ts";
 
 export interface VmAddress {
@@ -41,7 +41,7 @@ export async function findConfig(
 }
 
 /** Of a VM that was there a moment ago. */
-async function ofFound<T>(read: () => Promise<T>): Promise<T> {
+export async function ofFound<T>(read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (error) {
@@ -156,73 +156,4 @@ export function destroyVm(client: PveClient, at: VmAddress, options: WriteOption
 /** Makes the cloud-init drive anew, so that the next boot sees it. */
 export async function renewCloudInit(client: PveClient, at: VmAddress, options: WriteOptions): Promise<void> {
   await client.call({ method: "PUT", path: `${pathOf(at)}/cloudinit`, ...options });
-}
-
-/** Whether the guest agent answers. PVE itself waits 3 s for it. */
-export async function pingAgent(client: PveClient, at: VmAddress, signal?: AbortSignal): Promise<boolean> {
-  return (
-    (await fromAgent(() =>
-      client.call({ method: "POST", path: `${pathOf(at)}/agent/ping`, changing: false, signal }),
-    )) !== null
-  );
-}
-
-/** Null when the agent does not answer. Addresses of these cards only, without link-local ones. */
-export async function agentAddresses(
-  client: PveClient,
-  at: VmAddress,
-  { macs, signal }: { macs: readonly string[]; signal?: AbortSignal | undefined },
-): Promise<string[] | null> {
-  const path = `${pathOf(at)}/agent/network-get-interfaces`;
-  const answer = await fromAgent(() => client.read({ path, signal, since: at.since }, AgentInterfaces)).catch(
-    (error: unknown) => {
-      // A server without a known address is still a server; the connection test names the privilege that is missing.
-      if (!isServiceError(error, "cloud_forbidden")) throw error;
-      client.log.warn({ cloud: client.cloud, vmid: at.vmid }, "the credential may not ask the guest agent");
-      return null;
-    },
-  );
-  if (answer === null) return null;
-  // A guest's own bridges and tunnels (docker0) are nobody's address.
-  const own = answer.result.filter((card) => macs.includes((card["hardware-address"] ?? "").toLowerCase()));
-  const all = own.flatMap((card) => (card["ip-addresses"] ?? []).map((address) => address["ip-address"]));
-  return [...new Set(all.filter((address) => !/^(?:fe80:|169\.254\.|127\.|::1$)/iu.test(address)))];
-}
-
-/** The guest's operating system by the agent ("debian", "mswindows"); null when it does not answer. */
-export async function guestOs(
-  client: PveClient,
-  at: VmAddress,
-  signal?: AbortSignal,
-): Promise<string | null> {
-  const path = `${pathOf(at)}/agent/get-osinfo`;
-  const answer = await fromAgent(() => client.read({ path, signal }, AgentOs));
-  return answer === null ? null : (answer.result.id ?? "");
-}
-
-export async function setGuestPassword(
-  client: PveClient,
-  at: VmAddress,
-  { username, password }: { username: string; password: string },
-  options: WriteOptions,
-): Promise<void> {
-  const path = `${pathOf(at)}/agent/set-user-password`;
-  await client.call({
-    method: "POST",
-    path,
-    parameters: { username, password },
-    ...options,
-    secrets: [password],
-  });
-}
-
-async function fromAgent<T>(ask: () => Promise<T>): Promise<T | null> {
-  try {
-    return await ask();
-  } catch (error) {
-    const { agent, already } = isServiceError(error, "cloud_conflict") ? error.facts : {};
-    // A guest that does not run says nothing either.
-    if (agent === "silent" || already === "stopped") return null;
-    throw error;
-  }
 }

@@ -123,9 +123,8 @@ export async function underTest(options: PveSimulatorOptions = {}): Promise<Clou
         });
       },
       breakSecondPage: () => {
-        // PVE has no pages; one VM's details fail instead.
-        simulator.addStranger({ vmid: RANGE[1], tags: "ratatosk" });
-        simulator.addFault({ path: `/qemu/${RANGE[1]}/config`, kind: "status", status: 595, times: 0 });
+        // PVE has no pages: its one list is what fails. Of one VM's details see list.test.ts.
+        simulator.addFault({ path: "/cluster/resources$", kind: "status", status: 595, times: 0 });
       },
       clear: () => simulator.clearFaults(),
     },

@@ -7,13 +7,14 @@ import type {
   StepDefinition,
   Verdict,
 } from "../../../core/operations/step.ts";
+import { guestOs, setGuestPassword } from "../agent.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { hasAgent, hasCloudInit } from "../config.ts";
 import { inDoubtForGood, isRefusal } from "../doubt.ts";
 import { remoteServerOf } from "../server.ts";
-import { getStatus, guestOs, pingAgent, setConfig, setGuestPassword } from "../vm.ts";
+import { getStatus, setConfig } from "../vm.ts";
 import { activeWhen, renewDrive } from "./cloud-init.ts";
 import { defaultUserOf } from "./configure.ts";
 import { getTarget, requireUnlocked } from "./target.ts";
@@ -41,7 +42,8 @@ export function passwordStep(client: PveClient): StepDefinition {
     async verify(context): Promise<Verdict> {
       const vm = await getTarget(client, context);
       const { uptime = 0 } = await getStatus(client, vm, context.signal);
-      const silent = uptime * 1000 < AGENT_UP_MS && !(await pingAgent(client, vm, context.signal));
+      // By what is asked next: an agent may answer a ping and not that.
+      const silent = uptime * 1000 < AGENT_UP_MS && (await guestOs(client, vm, context.signal)) === null;
       if (silent) return { kind: "pending", condition: lookCondition(COMING_UP) };
       return { kind: "again", error: stillStarting() };
     },

@@ -9,13 +9,14 @@ import type {
   StepDefinition,
   Verdict,
 } from "../../../core/operations/step.ts";
+import { pingAgent } from "../agent.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { hasAgent } from "../config.ts";
 import type { Parameters } from "../form.ts";
 import { remoteServerOf } from "../server.ts";
-import { getStatus, type PowerCall, pingAgent, powerVm } from "../vm.ts";
+import { getStatus, type PowerCall, powerVm } from "../vm.ts";
 import { findTarget, getTarget, outcomeFor, requireUnlocked, vanished } from "./target.ts";
 import { explained, judgeTask, refusal, staffNoteOf, taskSinceIntent, waitFor } from "./task.ts";
 
