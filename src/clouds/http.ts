@@ -58,7 +58,7 @@ export interface HttpClient {
    * sent and its answer was lost, cut, late or too long.
    */
   send(request: HttpRequest): Promise<HttpResponse>;
-  /** By the same connector. Returns the open WebSocket, or the answer that refuses it; throws as `send` for a reading call. */
+  /** By the same connector. Returns the open WebSocket, paused, or the answer that refuses it; throws as `send` for a reading call. */
   openSocket(request: SocketRequest): Promise<WebSocket | HttpResponse>;
   close(): Promise<void>;
 }

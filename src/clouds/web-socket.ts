@@ -23,7 +23,7 @@ export interface SocketRequest {
 
 const MAX_REFUSAL_BYTES = 64 * 1024;
 
-/** Throws what the connection, or the wait for it, ended with; a TimeoutError when it took too long. */
+/** The WebSocket is paused until somebody reads it. Throws what the connection, or the wait for it, ended with; a TimeoutError when it took too long. */
 export async function openWebSocket(
   connect: buildConnector.connector,
   request: SocketRequest,
@@ -46,7 +46,11 @@ export async function openWebSocket(
     socket.destroy();
   };
   signal.addEventListener("abort", giveUp, { once: true });
-  webSocket.once("open", () => resolve(webSocket));
+  webSocket.once("open", () => {
+    // What came in one piece with the answer would be told before anybody listens.
+    webSocket.pause();
+    resolve(webSocket);
+  });
   webSocket.once("unexpected-response", (_request, response) => {
     refusalOf(response)
       .then(resolve, reject)

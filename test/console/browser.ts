@@ -37,8 +37,8 @@ export async function visit({
 }: Visiting): Promise<Browser> {
   const socket = new WebSocket(`${url.replace(/^http/, "ws")}${path}`, { origin, perMessageDeflate: false });
   const texts: Told[] = [];
-  let kept = Buffer.alloc(0);
-  const state = { isOver: false };
+  const kept: Buffer[] = [];
+  const state = { isOver: false, bytes: 0 };
   let wake = Promise.withResolvers<void>();
   const stir = () => {
     wake.resolve();
@@ -46,8 +46,10 @@ export async function visit({
   };
   socket.on("message", (data, isBinary) => {
     const bytes = Buffer.isBuffer(data) ? data : Buffer.alloc(0);
-    if (isBinary) kept = Buffer.concat([kept, bytes]);
-    else texts.push(JSON.parse(bytes.toString("utf8")));
+    if (isBinary) {
+      kept.push(bytes);
+      state.bytes += bytes.length;
+    } else texts.push(JSON.parse(bytes.toString("utf8")));
     stir();
   });
   socket.on("close", () => {
@@ -64,13 +66,14 @@ export async function visit({
       return texts.shift() ?? null;
     },
     async bytes(count) {
-      while (kept.length < count) {
-        if (state.isOver) throw new Error(`the screen ended after ${kept.length} of ${count} bytes`);
+      while (state.bytes < count) {
+        if (state.isOver) throw new Error(`the screen ended after ${state.bytes} of ${count} bytes`);
         await wake.promise;
       }
-      const taken = kept.subarray(0, count);
-      kept = kept.subarray(count);
-      return taken;
+      const all = Buffer.concat(kept);
+      kept.splice(0, kept.length, all.subarray(count));
+      state.bytes -= count;
+      return all.subarray(0, count);
     },
     send: (bytes) => socket.send(bytes),
     say: (message) => socket.send(JSON.stringify(message)),

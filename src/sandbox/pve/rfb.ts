@@ -98,7 +98,7 @@ async function serveScreen(stream: Duplex, read: Read, server: RfbServer): Promi
   stream.write(serverInit(server.name));
   let format: PixelFormat = { bigEndian: false, shifts: [16, 8, 0] };
   // An incremental update is answered when there is something new.
-  let waiting = false;
+  let [isWaiting, isNew] = [false, true];
   for (;;) {
     // oxlint-disable-next-line no-await-in-loop -- a protocol: one message after the other
     const message = await nextMessage(read);
@@ -107,19 +107,20 @@ async function serveScreen(stream: Duplex, read: Read, server: RfbServer): Promi
         format = message.format;
         break;
       case "update":
-        if (message.incremental) waiting = true;
-        else send(stream, update(server.screen, format));
+        isWaiting = true;
+        isNew ||= !message.incremental;
         break;
       case "key":
-        if (message.down) server.onKey(message.keysym);
-        if (message.down && waiting) {
-          waiting = false;
-          send(stream, update(server.screen, format));
-        }
+        if (!message.down) break;
+        server.onKey(message.keysym);
+        isNew = true;
         break;
       case "other":
         break;
     }
+    if (!isWaiting || !isNew) continue;
+    [isWaiting, isNew] = [false, false];
+    send(stream, update(server.screen, format));
   }
 }
 

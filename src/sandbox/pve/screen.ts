@@ -2,7 +2,7 @@
 
 export const WIDTH = 720;
 export const HEIGHT = 400;
-const GROUND = 0x10_16_1f;
+const GROUND = 0;
 const INK = 0x9f_e8_b0;
 const SCALE = 3;
 const CELL_WIDTH = 4 * SCALE;

@@ -26,6 +26,7 @@ const CALLS = [
   "GET /nodes/{node}/qemu/{vmid}/snapshot",
   "GET /nodes/{node}/qemu/{vmid}/snapshot/{snapname}/config",
   "GET /nodes/{node}/qemu/{vmid}/status/current",
+  "GET /nodes/{node}/qemu/{vmid}/vncwebsocket",
   "GET /nodes/{node}/storage",
   "GET /nodes/{node}/storage/{storage}/content",
   "GET /nodes/{node}/tasks",
@@ -45,6 +46,7 @@ const CALLS = [
   "POST /nodes/{node}/qemu/{vmid}/status/start",
   "POST /nodes/{node}/qemu/{vmid}/status/stop",
   "POST /nodes/{node}/qemu/{vmid}/status/suspend",
+  "POST /nodes/{node}/qemu/{vmid}/vncproxy",
   "PUT /nodes/{node}/qemu/{vmid}/cloudinit",
   "PUT /nodes/{node}/qemu/{vmid}/config",
   "PUT /nodes/{node}/qemu/{vmid}/resize",
@@ -132,6 +134,7 @@ describe("each call of the PVE client", () => {
     for (const on of [true, false]) {
       await runAll(cloud, cloud.protect?.({ externalId, on }) ?? [], options());
     }
+    await screen(externalId);
     simulator.addBackup({ vmid: 100_000, takenAt: Date.now() + 2_000, storage: "local" });
     await isoAndAddress(externalId);
     await snapshotsAndRescue(externalId);
@@ -146,6 +149,14 @@ describe("each call of the PVE client", () => {
     );
     await byTicket.check();
     await byTicket.close();
+  }
+
+  async function screen(externalId: string): Promise<void> {
+    const { cloud, database } = opened;
+    const signal = new AbortController().signal;
+    const order = { id: randomUUID(), externalId, serverData: rows.get(externalId) ?? {}, database, signal };
+    const shown = await cloud.console?.(order);
+    shown?.stream.destroy();
   }
 
   /** A task that this process's watcher has not seen the end of is asked for itself. */
