@@ -8,6 +8,7 @@ import type { Problem } from "./errors.ts";
 import type { Engine } from "./operations/engine.ts";
 import type { PlannedStep, StepDefinition } from "./operations/step.ts";
 import type { StepUpPolicy } from "./people/step-up.ts";
+import type { PlanWaits } from "./servers/size-change.ts";
 import type { View } from "./view.ts";
 
 /** What a lookup lists, always filtered by principal (core/lookup.ts). */
@@ -148,6 +149,8 @@ export interface Prepared {
 export interface EndEffects {
   server?: {
     planCode?: string;
+    /** What was ordered and may come to count later, when the server gets that size (servers/size-change.ts); null: nothing. */
+    planWaits?: (PlanWaits & { isUnknown: boolean }) | null;
     imageName?: string;
     hasAgent?: boolean | null;
     vcpus?: number;

@@ -217,9 +217,10 @@ export interface SnapshotProcedures {
   }): PlannedStep[];
   /**
    * Also brings the server back to the power it had. Hands on `rolledBackTo`, the name, and `size`, the server's then, as
-   * soon as it has gone back.
+   * soon as it has gone back. Limits of CPU and network stay those of now. `neverLarger`: refused where it would bring more CPU or
+   * memory than the server has.
    */
-  rollback(order: SnapshotRef): PlannedStep[];
+  rollback(order: SnapshotRef & { neverLarger?: boolean | undefined }): PlannedStep[];
   remove(order: SnapshotRef): PlannedStep[];
   /** Complete; throws `cloud_not_found` when the server is gone. */
   list(externalId: string, signal?: AbortSignal): Promise<RemoteSnapshot[]>;
@@ -248,7 +249,7 @@ export interface IsoProcedures {
 export interface AddressProcedures {
   /**
    * The address of the other version stays. Hands on `addressActive`: "at_next_start" of a server that is off,
-   * "after_next_boot", or "now" when it has had it before.
+   * "after_next_boot", "after_restart" where a boot from inside is not enough, or "now" when it has had it before.
    */
   assign(order: { externalId: string; cidr: string; gateway?: string | undefined }): PlannedStep[];
   /** Back to what a server without a fixed address has. Hands on as `assign`, and nothing when there was none. */

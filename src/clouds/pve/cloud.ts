@@ -26,7 +26,7 @@ import { cloneStep, planClone } from "./steps/clone.ts";
 import { configureStep, planConfigure } from "./steps/configure.ts";
 import { destroyStep, haltStep, planDelete } from "./steps/delete.ts";
 import { discardStep } from "./steps/discard.ts";
-import { diskStep, planDisk } from "./steps/disk.ts";
+import { diskStep, growthStep, planDisk } from "./steps/disk.ts";
 import { isoProcedures, isoSteps } from "./steps/iso.ts";
 import { keysStep, planKeys } from "./steps/keys.ts";
 import { passwordStep, planPassword } from "./steps/password.ts";
@@ -61,6 +61,7 @@ export function createPveCloud(options: PveCloudOptions, runtime: PveRuntime): C
       cloneStep(client),
       configureStep(client),
       diskStep(client),
+      growthStep(client),
       powerStep(client),
       readyStep(client),
       discardStep(client),

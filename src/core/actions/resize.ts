@@ -8,7 +8,7 @@ import {
   type OperationAction,
 } from "../action.ts";
 import { type Cloud, ResizeOrder, Size, type TargetSize } from "../cloud.ts";
-import { ServiceError } from "../errors.ts";
+import { type Problem, ServiceError } from "../errors.ts";
 import { preflightServer } from "../operations/preflight.ts";
 import { allowedIn, requireState } from "../servers/allowed.ts";
 import { changeOf, externalIdOf, named } from "../servers/change.ts";
@@ -119,29 +119,42 @@ function endOfResize(end: Parameters<OnEnd>[0], { plan, output, problem }: Param
   const parts = Parts.parse(output);
   const isWaiting = parts.cpuAndMemory === "at_restart";
   const offers =
-    isWaiting && publicId !== ""
-      ? [
-          {
-            action: "server.restart",
-            input: { server: publicId, ...(planCode === null ? {} : { planCode }) },
-          },
-        ]
-      : [];
+    isWaiting && publicId !== "" ? [{ action: "server.restart", input: { server: publicId } }] : [];
   if (end !== "succeeded") {
     // What nobody knows is not told as known, and what was refused at the start says that nothing was changed.
     const isTold = inParts && problem?.code !== "unknown_outcome" && problem?.code !== "drifted";
     const told = isTold ? whatIsDone(order, parts) : "";
-    return { offers, ...(told === "" ? {} : { note: told }) };
+    return {
+      ...planThatWaits(order, { planCode, inParts, parts, problem }),
+      offers,
+      ...(told === "" ? {} : { note: told }),
+    };
   }
   const size = parts.size ?? sizesOf(order.after);
   return {
     // A cloud that looks at what it has done has told the row what there is, which may wait for a restart.
-    server: { ...(inParts ? {} : size), ...(planCode === null ? {} : { planCode }) },
+    server: { ...(inParts ? {} : size), ...(planCode === null ? {} : { planCode, planWaits: null }) },
     offers,
     note: isWaiting
       ? `It has ${describeSize(size)} until it is stopped and started; from then on ${describeSize(order.after)}.`
       : `It has ${describeSize(size)} now.`,
   };
+}
+
+/** Its size may be stored in the cloud all the same, and would come with the next stop and start: not without its plan. */
+function planThatWaits(
+  { after }: ResizeOrder,
+  {
+    planCode,
+    inParts,
+    parts,
+    problem,
+  }: Pick<Details, "planCode" | "inParts"> & { parts: z.infer<typeof Parts>; problem: Problem | null },
+): Pick<EndEffects, "server"> {
+  const isUnknown = problem?.code === "unknown_outcome";
+  const mayBeStored = isUnknown || (inParts ? parts.cpuAndMemory !== undefined : problem?.code !== "drifted");
+  if (planCode === null || !mayBeStored) return {};
+  return { server: { planWaits: { code: planCode, ...sizesOf(after), isUnknown } } };
 }
 
 /** Some of it stays although the whole did not work. */

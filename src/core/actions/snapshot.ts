@@ -190,7 +190,12 @@ const PickInput = z.object({ server: z.string(), snapshot: z.string() });
 type PickInput = z.infer<typeof PickInput>;
 
 const PickDetails = z.object({
-  order: z.object({ externalId: z.string(), name: z.string(), takenAt: z.string().optional() }),
+  order: z.object({
+    externalId: z.string(),
+    name: z.string(),
+    takenAt: z.string().optional(),
+    neverLarger: z.boolean().optional(),
+  }),
   /** Before it. */
   size: Size,
 });
@@ -247,6 +252,9 @@ async function planRollback(context: ActionContext, input: PickInput): Promise<C
   requireState(server, "taken back to a snapshot", allowedIn.rollback);
   const { name, takenAt, withMemory } = snapshot;
   const since = takenAt === null ? `the snapshot ${name} was taken` : minuteOf(takenAt);
+  const { order, size } = detailsOf(server, snapshot);
+  // A size comes with its price; whoever of the team goes back knows that.
+  const neverLarger = context.principal.kind === "customer";
   const runs = server.state !== "stopped";
   const restart = runs
     ? "It is switched off hard, taken back, and started again."
@@ -265,7 +273,7 @@ async function planRollback(context: ActionContext, input: PickInput): Promise<C
         : `The memory is not in the snapshot. ${restart}`,
       "Passwords and keys are those of that time again.",
     ],
-    details: detailsOf(server, snapshot),
+    details: { order: { ...order, neverLarger }, size } satisfies z.infer<typeof PickDetails>,
   };
 }
 

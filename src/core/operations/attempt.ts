@@ -39,7 +39,7 @@ export async function callStep(run: Run, { at, signal }: Call): Promise<Progress
   }
   engine.reached("answer_before_reference", at.operation.id);
   if (issued.kind === "done") return finishStep(run, at, issued);
-  if (issued.kind === "failed") return failStep(run, at, problemOf(issued.error), issued.server);
+  if (issued.kind === "failed") return failStep(run, at, problemOf(issued.error), issued);
   return awaitStep(run, at, issued);
 }
 

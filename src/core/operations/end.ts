@@ -4,6 +4,7 @@ import type { ChangePlan, EndEffects, OperationAction } from "../action.ts";
 import { type ServerState, serverStates } from "../cloud.ts";
 import type { Problem } from "../errors.ts";
 import { applyObserved, recordProtection, setServerState } from "../servers/observe.ts";
+import { letPlanWait } from "../servers/size-change.ts";
 import { replaceSnapshots } from "../servers/snapshots.ts";
 import { buttonLifetimeMs, offer, offerButtons } from "./capabilities.ts";
 import { addCard } from "./card.ts";
@@ -166,7 +167,8 @@ async function applyEffects(
          memory_mib = COALESCE($4, memory_mib), disk_gib = COALESCE($5, disk_gib), image_name = COALESCE($6, image_name),
          has_agent = CASE WHEN $7 THEN $8::boolean ELSE has_agent END,
          delete_protected = COALESCE($9::boolean, delete_protected),
-         delete_at = CASE WHEN $10 THEN $11::timestamptz ELSE delete_at END
+         delete_at = CASE WHEN $10 THEN $11::timestamptz ELSE delete_at END,
+         plan_waits = CASE WHEN $12 THEN NULL ELSE plan_waits END
        WHERE id = $1`,
       [
         operation.serverId,
@@ -180,8 +182,14 @@ async function applyEffects(
         change.deleteProtected ?? null,
         change.deleteAt !== undefined,
         change.deleteAt ?? null,
+        change.planWaits === null,
       ],
     );
+    if (change.planWaits) {
+      const { isUnknown, ...waits } = change.planWaits;
+      const ids = { serverId: operation.serverId, operationId: operation.id };
+      await letPlanWait(tx, { ...ids, waits, isUnknown });
+    }
     await recordProtection(tx, {
       serverId: operation.serverId,
       operationId: operation.id,

@@ -91,9 +91,15 @@ export async function finishStep(run: Run, at: At, outcome: StepOutcome): Promis
   });
 }
 
-export async function failStep(run: Run, at: At, problem: Problem, seen?: RemoteServer): Promise<Progress> {
+export async function failStep(
+  run: Run,
+  at: At,
+  problem: Problem,
+  found: Pick<StepOutcome, "server" | "output"> = {},
+): Promise<Progress> {
   const { engine } = run;
-  const server = seen ?? (await lookAgain(run, at));
+  const { output } = found;
+  const server = found.server ?? (await lookAgain(run, at));
   return fenced(engine.database, run.claim, async (tx, row) => {
     await tx.sql(
       `UPDATE operation_steps SET state = 'failed', problem = $3::jsonb, finished_at = clock()
@@ -104,6 +110,7 @@ export async function failStep(run: Run, at: At, problem: Problem, seen?: Remote
     if (server === "missing" && row.serverId !== null)
       await setMissing(tx, { serverId: row.serverId, operationId: row.id });
     else if (server !== undefined && server !== "missing") await applyOutcome(tx, row, { server });
+    if (output !== undefined) await applyOutcome(tx, row, { output });
     if (row.endState !== null) {
       const message = `${at.step.label} did not work: ${problem.message}`;
       await needAttention(engine, tx, row, { ...problem, message });

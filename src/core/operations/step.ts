@@ -79,7 +79,8 @@ export interface StepOutcome {
 
 export type Issued =
   | ({ kind: "done" } & StepOutcome)
-  | { kind: "failed"; error: ServiceError; server?: RemoteServer }
+  /** With what is known all the same: a part of it may stay. */
+  | ({ kind: "failed"; error: ServiceError } & Pick<StepOutcome, "server" | "output">)
   | { kind: "wait"; reference: Record<string, unknown>; condition: Record<string, unknown>; note?: string };
 
 export type Probe =

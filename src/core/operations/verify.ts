@@ -31,7 +31,7 @@ export async function verifyStep(run: Run, at: At): Promise<Progress | Call> {
   }
   if (verdict.kind === "done")
     return verdict.more === undefined ? finishStep(run, at, verdict) : issueMore(run, at, verdict.more);
-  if (verdict.kind === "failed") return failStep(run, at, problemOf(verdict.error), verdict.server);
+  if (verdict.kind === "failed") return failStep(run, at, problemOf(verdict.error), verdict);
   if (verdict.kind === "again") return issueAgain(run, at, problemOf(verdict.error));
   if (await isPast(engine, at.step.deadlineAt, 0)) {
     return giveUp(

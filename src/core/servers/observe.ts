@@ -2,8 +2,9 @@ import type { Queryable } from "../../database/client.ts";
 import type { RemoteServer, ServerState } from "../cloud.ts";
 import { recordEvent } from "../operations/events.ts";
 import { isAnother } from "./identity.ts";
+import { followSize, type Sold, soldColumns } from "./size-change.ts";
 
-interface Before {
+interface Before extends Sold {
   state: ServerState;
   externalId: string | null;
   deleteProtected: boolean;
@@ -56,7 +57,8 @@ interface Observed {
 export async function applyObserved(database: Queryable, seen: Observed): Promise<void> {
   const { serverId, remote, replaces } = seen;
   const rows = await database.sql<Before>(
-    `SELECT state, external_id AS "externalId", delete_protected AS "deleteProtected", provider_data AS data FROM servers WHERE id = $1 FOR UPDATE`,
+    `SELECT state, external_id AS "externalId", delete_protected AS "deleteProtected", provider_data AS data, ${soldColumns}
+     FROM servers WHERE id = $1 FOR UPDATE`,
     [serverId],
   );
   const before = rows[0];
@@ -94,9 +96,27 @@ export async function applyObserved(database: Queryable, seen: Observed): Promis
     before: before.deleteProtected,
     now: remote.deleteProtected,
   });
+  await followSize(database, {
+    serverId,
+    operationId,
+    before,
+    now: {
+      vcpus: remote.vcpus || before.vcpus,
+      memoryMib: remote.memoryMib || before.memoryMib,
+      diskGib: remote.diskGib || before.diskGib,
+    },
+    state: remote.state,
+    sizeWaits: sizeWaitsOf(remote),
+    isReplaced: before.externalId !== null && before.externalId !== remote.externalId,
+  });
   if (before.state !== remote.state) {
     await recordStateChange(database, { serverId, operationId, state: remote.state, before: before.state });
   }
+}
+
+/** As its cloud was asked for it; absent when it was not. */
+function sizeWaitsOf({ data = {} }: RemoteServer): boolean | undefined {
+  return typeof data["sizeWaits"] === "boolean" ? data["sizeWaits"] : undefined;
 }
 
 /** Whoever changed it: an operation, or somebody in the cloud. `now`: absent when nothing was said of it. */

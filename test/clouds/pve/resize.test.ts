@@ -312,7 +312,9 @@ describe("what waits for a stop and start", () => {
       state: "failed",
       problem: { message: expect.stringMatching(/refused the new CPU and memory after it had stored them/u) },
     });
-    expect((await at.lines(operation.id)).join("\n")).toMatch(/It has its old CPU and memory\./u);
+    expect((await at.lines(operation.id)).join("\n")).toMatch(
+      /It runs with 2 vCPU and 2 GiB until it is stopped and started\./u,
+    );
     expect(await at.row()).toMatchObject({ memoryMib: 2048 });
     expect(at.vm().pending).toEqual({ memory: "4096" });
     expect(await at.order("server.resize", { ...WEB, memory: "2G" })).toMatchObject({ state: "succeeded" });

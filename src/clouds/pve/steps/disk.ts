@@ -21,6 +21,19 @@ export function planDisk(input: z.infer<typeof Input>): PlannedStep {
   return { name: "pve.resize_disk", label: "Grow the disk", input };
 }
 
+/** Of a server that somebody uses: what has grown stays, so nobody can take the order back from here on. */
+export function planGrowth(input: { externalId: string; diskGib: number }): PlannedStep {
+  return { name: "pve.grow_disk", label: "Grow the disk", input };
+}
+
+export function growthStep(client: PveClient): StepDefinition {
+  return {
+    ...diskStep(client),
+    name: "pve.grow_disk",
+    pointOfNoReturn: "The disk is growing, and a disk never shrinks, so the resize goes on to its end.",
+  };
+}
+
 /** To an absolute size (PVE's "+10G" would grow it twice), so it may be asked for again. */
 export function diskStep(client: PveClient): StepDefinition {
   return {

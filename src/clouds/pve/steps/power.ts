@@ -19,6 +19,7 @@ import { remoteServerOf } from "../server.ts";
 import { getStatus, type PowerCall, powerVm } from "../vm.ts";
 import { findTarget, getTarget, outcomeFor, requireUnlocked, vanished } from "./target.ts";
 import { explained, judgeTask, refusal, staffNoteOf, taskSinceIntent, waitFor } from "./task.ts";
+import { withWaitingSize } from "./waiting-size.ts";
 
 const Input = z.object({ externalId: z.string().optional(), verb: z.enum(powerVerbs) });
 
@@ -207,7 +208,7 @@ async function verifyState(client: PveClient, context: StepContext): Promise<Ver
     const late = judged.kind === "failed" && verb.already !== undefined ? { note: verb.already } : {};
     return {
       kind: "done",
-      ...outcomeFor(context, server),
+      ...outcomeFor(context, await withWaitingSize(client, context, { vm, server })),
       ...late,
       ...(judged.kind === "ok" ? staffNoteOf(judged.warnings) : {}),
     };
@@ -242,7 +243,8 @@ async function verifyReboot(client: PveClient, context: StepContext): Promise<Ve
   if (judged.kind === "running") return judged.verdict;
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "failed", error: vanished(client) };
-  const server = await remoteServerOf(client, vm, context.signal);
+  const found = await remoteServerOf(client, vm, context.signal);
+  const server = await withWaitingSize(client, context, { vm, server: found });
   if (judged.kind === "failed")
     return withServer(context, await refusal(client, context, { error: judged.error, vm }), server);
   if (!isAt("active", server)) return { kind: "pending", condition: lookCondition("coming up again") };

@@ -16,13 +16,14 @@ import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { coresOf } from "../config.ts";
 import { remoteServerOf } from "../server.ts";
-import { pendingKeys, powerVm } from "../vm.ts";
+import { powerVm } from "../vm.ts";
 import { sizeParameters } from "./configure.ts";
-import { planDisk } from "./disk.ts";
+import { planGrowth } from "./disk.ts";
 import { isOff, planPower } from "./power.ts";
 import { lookAgain, requireShown, set } from "./setting.ts";
 import { findTarget, getTarget, requireUnlocked, vanished } from "./target.ts";
 import { explained, judgeTask, refusal, taskSinceIntent, waitFor } from "./task.ts";
+import { sizeThatWaits } from "./waiting-size.ts";
 
 const Size = z.object({ vcpus: z.number(), memoryMib: z.number(), sockets: z.number().optional() });
 const SizeInput = z.object({ externalId: z.string(), after: Size });
@@ -30,7 +31,6 @@ const ApplyInput = z.object({ externalId: z.string(), restart: z.enum(["now", "l
 
 const CALL_TIMEOUT_MS = 2 * 60_000;
 const GUEST_S = 60;
-const SIZE_KEYS = new Set(["cores", "sockets", "memory", "balloon"]);
 
 /**
  * The disk first: where it cannot grow, nothing else has been changed. Then CPU and memory, then the restart that makes
@@ -41,7 +41,7 @@ export function planResize({ externalId, before, after, sockets, restart }: Resi
   const growsDisk = diskGib !== before.diskGib;
   const changesSize = vcpus !== before.vcpus || memoryMib !== before.memoryMib || sockets !== undefined;
   const size = { vcpus, memoryMib, ...(sockets === undefined ? {} : { sockets }) };
-  const steps: PlannedStep[] = growsDisk ? [planDisk({ externalId, diskGib })] : [];
+  const steps: PlannedStep[] = growsDisk ? [planGrowth({ externalId, diskGib })] : [];
   if (growsDisk && !changesSize) return steps;
   const isLater = restart === "later";
   return [
@@ -69,6 +69,9 @@ export function setSizeStep(client: PveClient): StepDefinition {
     name: "pve.set_size",
     deadlineMs: 10 * 60_000,
     callTimeoutMs: CALL_TIMEOUT_MS,
+    // Stored is as good as had: the next stop and start would apply it.
+    pointOfNoReturn:
+      "The cloud has the new CPU and memory already. Ask for the size it had afterwards to take them back.",
     evidence: "repeatable",
     issue: (context) => setSize(client, context),
   };
@@ -79,7 +82,7 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
   const { signal } = context;
   const vm = await getTarget(client, context);
   const before = await remoteServerOf(client, vm, signal, { addresses: false });
-  if (isThere(before, vm, after) && (await waiting(client, vm, signal)).length === 0) {
+  if (isThere(before, vm, after) && (await sizeThatWaits(client, vm, signal)).length === 0) {
     return { kind: "done", ...counted(before, []), note: "CPU and memory are as asked for already." };
   }
   try {
@@ -90,7 +93,7 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
   }
   const now = await lookAgain(client, context, vm);
   const server = await remoteServerOf(client, now, signal, { addresses: false });
-  const keys = await waiting(client, now, signal);
+  const keys = await sizeThatWaits(client, now, signal);
   if (keys.length > 0) {
     const note = "CPU and memory are stored; they count when the server has been stopped and started.";
     return { kind: "done", ...counted(server, keys), note };
@@ -106,12 +109,13 @@ async function refusedInPart(
   client: PveClient,
   { vm, error, signal }: { vm: FoundVm; error: ServiceError; signal: AbortSignal },
 ): Promise<Issued> {
-  const keys = await waiting(client, vm, signal);
-  const { server } = counted(await remoteServerOf(client, vm, signal), keys);
+  const keys = await sizeThatWaits(client, vm, signal);
+  const { server, output } = counted(await remoteServerOf(client, vm, signal), keys);
   const failed = { kind: "failed" as const, ...(server === undefined ? {} : { server }) };
   if (keys.length === 0) return { ...failed, error };
   return {
     ...failed,
+    ...(output === undefined ? {} : { output }),
     error: reworded(
       error,
       "The cloud refused the new CPU and memory after it had stored them. What is stored counts when the server is stopped and started; ask for the old size again to take it back.",
@@ -133,11 +137,6 @@ function counted(server: RemoteServer, keys: readonly string[]): Pick<StepOutcom
 function isThere(server: RemoteServer, { config }: FoundVm, after: z.infer<typeof Size>): boolean {
   const sockets = after.sockets === undefined || after.sockets === coresOf(config).sockets;
   return server.vcpus === after.vcpus && server.memoryMib === after.memoryMib && sockets;
-}
-
-/** What of the size waits for a real stop and start: a restart from inside the guest does not apply it. */
-async function waiting(client: PveClient, vm: FoundVm, signal: AbortSignal): Promise<string[]> {
-  return (await pendingKeys(client, vm, signal)).filter((key) => SIZE_KEYS.has(key));
 }
 
 /**
@@ -165,7 +164,7 @@ async function applySize(client: PveClient, context: StepContext): Promise<Issue
   const { restart = "now" } = ApplyInput.parse(context.input);
   const { signal } = context;
   const vm = await getTarget(client, context);
-  const keys = await waiting(client, vm, signal);
+  const keys = await sizeThatWaits(client, vm, signal);
   const off = await isOff(client, vm, signal);
   if (keys.length === 0 || off || restart === "later") {
     const server = await remoteServerOf(client, vm, signal, { addresses: false });
@@ -196,7 +195,7 @@ async function verifyApplied(client: PveClient, context: StepContext): Promise<V
   const vm = await findTarget(client, context);
   if (vm === null) return { kind: "failed", error: vanished(client) };
   const server = await remoteServerOf(client, vm, signal, { addresses: false });
-  const keys = await waiting(client, vm, signal);
+  const keys = await sizeThatWaits(client, vm, signal);
   if (keys.length === 0 && server.state === "active") {
     return { kind: "done", ...counted(server, keys), note: "it has restarted, and its new size counts." };
   }
@@ -229,7 +228,7 @@ export function checkSizeStep(client: PveClient): StepDefinition {
       const vm = await getTarget(client, context);
       // Another address may have waited, too.
       const server = await remoteServerOf(client, vm, signal, { addresses: hasAddressNote(vm.config) });
-      const keys = await waiting(client, vm, signal);
+      const keys = await sizeThatWaits(client, vm, signal);
       if (keys.length === 0) {
         return { kind: "done", ...counted(server, keys), note: "nothing of its size waits any more." };
       }

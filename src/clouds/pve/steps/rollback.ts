@@ -9,18 +9,27 @@ import type {
   StepDefinition,
   Verdict,
 } from "../../../core/operations/step.ts";
+import { describeMemory } from "../../../core/servers/size.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
-import { smbiosUuidOf } from "../config.ts";
+import { coresOf, memoryMibOf, smbiosUuidOf } from "../config.ts";
+import type { VmConfig } from "../schema.ts";
 import { remoteServerOf } from "../server.ts";
 import { goBackTo, listSnapshots, remoteSnapshots, snapshotConfig } from "../snapshots.ts";
+import { limitsOf, limitsStep, planLimits } from "./limits.ts";
 import { isOff, noTask, powerStep } from "./power.ts";
 import { heldByLock, namedIn, refused } from "./snapshot-lock.ts";
 import { findTarget, getTarget, outcomeFor, requireUnlocked, seen, vanished } from "./target.ts";
 import { explained, judgeTask, staffNoteOf, taskSinceIntent, waitFor } from "./task.ts";
+import { withWaitingSize } from "./waiting-size.ts";
 
-const Input = z.object({ externalId: z.string(), name: z.string(), takenAt: z.string().optional() });
+const Input = z.object({
+  externalId: z.string(),
+  name: z.string(),
+  takenAt: z.string().optional(),
+  neverLarger: z.boolean().optional(),
+});
 type Input = z.infer<typeof Input>;
 
 export function planRollback(order: Input): PlannedStep[] {
@@ -28,6 +37,7 @@ export function planRollback(order: Input): PlannedStep[] {
   return [
     { name: "pve.rollback_check", label: "Check the snapshot", input },
     { name: "pve.rollback", label: "Go back to the snapshot", input: { ...input } },
+    planLimits({ externalId: input.externalId }),
     {
       name: "pve.power_back",
       label: "Give it back the power it had",
@@ -37,10 +47,10 @@ export function planRollback(order: Input): PlannedStep[] {
 }
 
 export function rollbackSteps(client: PveClient): StepDefinition[] {
-  return [checkStep(client), rollbackStep(client), powerBackStep(client)];
+  return [checkStep(client), rollbackStep(client), limitsStep(client), powerBackStep(client)];
 }
 
-/** Also remembers what the way back needs: afterwards nothing tells any more whether the server ran. */
+/** Also remembers what the way back needs: afterwards nothing tells any more whether the server ran, and its limits. */
 function checkStep(client: PveClient): StepDefinition {
   return {
     name: "pve.rollback_check",
@@ -55,9 +65,11 @@ function checkStep(client: PveClient): StepDefinition {
       const snapshot = namedIn(client, await listSnapshots(client, vm, signal), order);
       if (snapshot === undefined) throw gone(client, order);
       if (!snapshot.isComplete) throw unfinished(client, order);
-      await requireSameVm(client, vm, { name: order.name, signal });
+      const past = await snapshotConfig(client, vm, { name: order.name, signal });
+      requireSameVm(client, vm, { name: order.name, past });
+      if (order.neverLarger === true) await requireNotLarger(client, vm, { name: order.name, past, signal });
       const runs = snapshot.withMemory || !(await isOff(client, vm, signal));
-      return { kind: "done", output: { runsAfterRollback: runs } };
+      return { kind: "done", output: { runsAfterRollback: runs, limits: limitsOf(vm.config) } };
     },
   };
 }
@@ -80,12 +92,12 @@ function unfinished(client: PveClient, { name }: Input): ServiceError {
  * Going back keeps the description and with it our marker, but brings the SMBIOS uuid of that time (pve-guest-common,
  * AbstractConfig.pm, __snapshot_apply_config): with another one the VM could not be told to be ours afterwards.
  */
-async function requireSameVm(
+function requireSameVm(
   client: PveClient,
   vm: FoundVm,
-  { name, signal }: { name: string; signal: AbortSignal },
-): Promise<void> {
-  const then = smbiosUuidOf(await snapshotConfig(client, vm, { name, signal }));
+  { name, past }: { name: string; past: VmConfig },
+): void {
+  const then = smbiosUuidOf(past);
   const now = smbiosUuidOf(vm.config);
   if (then === now) return;
   throw new ServiceError(
@@ -95,6 +107,23 @@ async function requireSameVm(
       facts: { cloud: client.cloud, foreign: true },
       staffDetail: `${client.cloud}: VM ${vm.vmid}: SMBIOS uuid is ${now ?? "none"}, in ${name} ${then ?? "none"}`,
     },
+  );
+}
+
+/** What is not paid for any more does not come back with a disk of that time. */
+async function requireNotLarger(
+  client: PveClient,
+  vm: FoundVm,
+  { name, past, signal }: { name: string; past: VmConfig; signal: AbortSignal },
+): Promise<void> {
+  const now = await remoteServerOf(client, vm, signal, { addresses: false });
+  const { cores, sockets } = coresOf(past);
+  const [vcpus, memoryMib] = [cores * sockets, memoryMibOf(past)];
+  if (vcpus <= now.vcpus && memoryMib <= now.memoryMib) return;
+  throw new ServiceError(
+    "cloud_conflict",
+    `With the snapshot ${name} the server would have ${vcpus} vCPU and ${describeMemory(memoryMib)} again, more than now, so nothing was changed. Resize it to at least that first, then go back.`,
+    { facts: { cloud: client.cloud, snapshot: name, vcpus, memoryMib } },
   );
 }
 
@@ -149,7 +178,11 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
     return { kind: "pending", condition: lookCondition("it is not known yet whether it has gone back") };
   }
   const list = await listSnapshots(client, vm, signal);
-  const server = await remoteServerOf(client, vm, signal);
+  // Nothing that has waited is left: going back drops it.
+  const server = await withWaitingSize(client, context, {
+    vm,
+    server: await remoteServerOf(client, vm, signal),
+  });
   if (list.parent !== name) {
     return { kind: "failed", server, error: elsewhere(client, vm, { name, parent: list.parent }) };
   }
