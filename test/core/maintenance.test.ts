@@ -3,10 +3,11 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import type { Principal } from "../../src/core/access.ts";
 import { renderCard } from "../../src/core/operations/card.ts";
 import type { Answer } from "../../src/core/request.ts";
+import { runSync } from "../../src/core/sync/run.ts";
 import type { Database } from "../../src/database/client.ts";
 import { BUILD, createPveWorld, type PveWorld } from "../clouds/pve/world.ts";
 import { clean, testDatabase } from "../support/database.ts";
-import { createWorld } from "../support/world.ts";
+import { createWorld, silent } from "../support/world.ts";
 
 let database: Database;
 let world: PveWorld;
@@ -83,6 +84,26 @@ it("what is not on that node has no banner and can be changed", async () => {
   const power = await world.run(world.ada, "server.power", { server: "web-2", action: "reboot" });
   expect(power).toMatchObject({ state: "succeeded" });
   expect((await renderCard(database, power.id, "staff")).view.banner).toBeUndefined();
+});
+
+it("a server that was moved in the cloud is on its new node from the next synchronisation on", async () => {
+  const vm = world.simulator.state.vms.find(({ name }) => name === "web-1");
+  world.simulator.changeVm(vm?.vmid ?? 0, { node: "n2" });
+  const sync = {
+    database,
+    cloud: world.cloud,
+    resource: "servers",
+    requester: "system",
+    log: silent,
+  } as const;
+  expect(await runSync(sync)).toMatchObject({ state: "completed", updated: 1 });
+  await maintenance({ node: "n2" });
+  expect(bannerOf(await show(world.ada, "web-1"))).toEqual([forCustomers]);
+  await expect(world.ask(world.ada, "server.power", reboot)).rejects.toMatchObject({ code: "busy" });
+  await maintenance({ node: "n2", state: "off" });
+  await maintenance({ node: "n1" });
+  expect(bannerOf(await show(world.ada, "web-1"))).toBeUndefined();
+  expect(await runSync(sync)).toMatchObject({ state: "completed", updated: 0 });
 });
 
 it("a customer's change there is refused with the message, the team's goes through", async () => {

@@ -1,13 +1,20 @@
 /** Flavors, images and networks: what the cloud lists is offered; what two complete lists lack is not any more. */
 import { z } from "zod";
 import { newId } from "../../database/id.ts";
+import { storable } from "../../database/storable.ts";
 import { BATCH, believe, listed, type SyncPass, type SyncResource, writeBatch } from "./pass.ts";
 
 type CatalogueResource = Exclude<SyncResource, "servers">;
 
-const id = z.string().min(1).max(255);
-const label = z.string().min(1).max(255);
+const id = z.string().min(1).max(255).refine(isStorable, "cannot be stored");
+/** Whoever may share an image names it. */
+const word = z.string().max(255).refine(isStorable, "cannot be stored");
+const label = word.min(1);
 const size = z.int().nonnegative();
+
+function isStorable(text: string): boolean {
+  return storable(text) === text;
+}
 
 /** In the database's spelling, so that one statement can write any of them. */
 const schemas = {
@@ -32,11 +39,11 @@ const schemas = {
     .object({
       externalId: id,
       name: label,
-      status: z.string(),
+      status: word,
       minMemoryMib: size,
       minDiskGib: size,
       hasAgent: z.boolean().nullable(),
-      defaultUser: z.string().nullable(),
+      defaultUser: word.nullable(),
     })
     .transform((row) => ({
       external_id: row.externalId,
@@ -50,8 +57,8 @@ const schemas = {
   networks: z
     .object({
       externalId: id,
-      name: z.string().max(255),
-      status: z.string(),
+      name: word,
+      status: word,
       isExternal: z.boolean(),
       isShared: z.boolean(),
     })

@@ -1,5 +1,6 @@
 /** What the parts of a synchronisation share: a pass, its counts, and when a list is believed. */
 import type { Database, Queryable, Transaction } from "../../database/client.ts";
+import { sqlState } from "../../database/errors.ts";
 import type { Cloud } from "../cloud.ts";
 import { type Problem, ServiceError } from "../errors.ts";
 
@@ -90,6 +91,41 @@ export async function writeBatch<T>(pass: SyncPass, write: (tx: Transaction) => 
     if (mine.length === 0) throw new Aborted(LOST);
     return await write(tx);
   });
+}
+
+/** What the database does not take as a value, whoever writes it: class 22, NULL, a CHECK, an index entry that is too long. */
+const REFUSED_VALUE = /^(?:22...|23502|23514|54000)$/u;
+
+/**
+ * Writes all of them, a batch at a time. What the database refuses of one server's costs no other's: the halves of the batch
+ * are tried by themselves, and that one is reported. `write` returns how many it has changed; so does this.
+ */
+export async function writeServers<Server extends { externalId: string }>(
+  pass: SyncPass,
+  servers: readonly Server[],
+  write: (tx: Transaction, some: readonly Server[]) => Promise<number>,
+): Promise<number> {
+  if (servers.length > BATCH) {
+    const first = await writeServers(pass, servers.slice(0, BATCH), write);
+    return first + (await writeServers(pass, servers.slice(BATCH), write));
+  }
+  const [one, ...others] = servers;
+  if (one === undefined) return 0;
+  try {
+    return await writeBatch(pass, (tx) => write(tx, servers));
+  } catch (error) {
+    const state = sqlState(error) ?? "";
+    if (!REFUSED_VALUE.test(state)) throw error;
+    if (others.length === 0) {
+      pass.counts.errors.push(
+        `What the cloud says of the server ${one.externalId} cannot be stored (SQLSTATE ${state}), so its row stays as it was.`,
+      );
+      return 0;
+    }
+    const middle = Math.ceil(servers.length / 2);
+    const first = await writeServers(pass, servers.slice(0, middle), write);
+    return first + (await writeServers(pass, servers.slice(middle), write));
+  }
 }
 
 /** Throws Aborted when the list cannot be the whole truth. `known` are the rows that it should contain. */

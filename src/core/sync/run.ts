@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import type { Database } from "../../database/client.ts";
 import { isUniqueViolation } from "../../database/errors.ts";
 import { newId } from "../../database/id.ts";
+import { storable } from "../../database/storable.ts";
 import type { Cloud } from "../cloud.ts";
 import { type Problem, problemOf, ServiceError } from "../errors.ts";
 import { syncCatalogue } from "./catalogue.ts";
@@ -125,6 +126,7 @@ async function finish(
   log: Logger,
 ): Promise<SyncReport["state"]> {
   const { counts } = pass;
+  counts.errors = counts.errors.map(shortened);
   const ended = counts.errors.length > 0 ? "partial" : "completed";
   const state = end === "ended" ? ended : end;
   const twins = counts.lateTwins.map(
@@ -141,13 +143,21 @@ async function finish(
       counts.created,
       counts.updated,
       counts.missing,
-      JSON.stringify([...counts.errors, ...twins].slice(0, 50)),
+      JSON.stringify([...counts.errors, ...twins].slice(0, MOST_ERRORS)),
     ],
   );
   if (written.length > 0) return state;
   log.warn({ cloud: pass.cloud.name, run: pass.runId }, "the run's row was taken over by another run");
   if (!counts.errors.includes(LOST)) counts.errors.push(LOST);
   return "aborted";
+}
+
+const MOST_ERRORS = 50;
+const LONGEST_ERROR = 1_000;
+
+/** Clouds name servers, and quote them. */
+function shortened(sentence: string): string {
+  return storable(sentence.length > LONGEST_ERROR ? `${sentence.slice(0, LONGEST_ERROR)}…` : sentence);
 }
 
 function sentenceOf({ message, staffDetail }: Problem): string {

@@ -2,13 +2,15 @@
  * Servers: rows of ours are brought in line with what the cloud says, unless an operation is at work on them or was since
  * the list was asked for. Nothing is adopted and nothing is deleted: a server that is gone becomes `missing`.
  */
+import { isDeepStrictEqual } from "node:util";
 import type { Transaction } from "../../database/client.ts";
+import { storable } from "../../database/storable.ts";
 import type { RemoteServer, ServerState } from "../cloud.ts";
 import { isServiceError, problemOf } from "../errors.ts";
 import { liveStates } from "../operations/state.ts";
 import { isAnother } from "../servers/identity.ts";
 import { applyObserved, setMissing } from "../servers/observe.ts";
-import { BATCH, believe, type LateTwin, listed, type SyncPass, writeBatch } from "./pass.ts";
+import { believe, type LateTwin, listed, type SyncPass, writeServers } from "./pass.ts";
 import { syncSnapshots } from "./snapshots.ts";
 
 interface Known {
@@ -43,6 +45,9 @@ export async function syncServers(pass: SyncPass): Promise<void> {
       pass.counts.errors.push("A server without an id was listed.");
     } else if (server.state !== "deleted") {
       remote.set(server.externalId, server);
+      if (server.state === "unknown" && server.fault !== undefined) {
+        pass.counts.errors.push(`What the server ${server.externalId} is could not be told: ${server.fault}`);
+      }
     }
   }
   const known = await pass.database.sql<Known>(
@@ -68,25 +73,25 @@ async function updateChanged(
   known: readonly Known[],
   remote: ReadonlyMap<string, RemoteServer>,
 ) {
-  const changed: string[] = [];
+  const changed: Known[] = [];
   const same: string[] = [];
   for (const server of known) {
     const now = remote.get(server.externalId);
     // A cell that is down is listed as UNKNOWN: that says nothing about the server.
     if (now === undefined || now.state === "unknown") continue;
-    (isSame(server, now) ? same : changed).push(server.id);
+    if (isSame(server, now)) same.push(server.id);
+    else changed.push(server);
   }
-  for (let from = 0; from < changed.length; from += BATCH) {
-    const ids = changed.slice(from, from + BATCH);
-    await writeBatch(pass, async (tx) => {
-      for (const server of await lockUntouched(tx, pass, ids)) {
-        const now = remote.get(server.externalId);
-        if (now === undefined) continue;
-        await applyObserved(tx, { serverId: server.id, remote: now, operationId: null });
-        pass.counts.updated += 1;
-      }
-    });
-  }
+  pass.counts.updated += await writeServers(pass, changed, async (tx, some) => {
+    let updated = 0;
+    for (const server of await lockUntouched(tx, pass, some)) {
+      const now = remote.get(server.externalId);
+      if (now === undefined) continue;
+      await applyObserved(tx, { serverId: server.id, remote: now, operationId: null });
+      updated += 1;
+    }
+    return updated;
+  });
   if (same.length > 0) {
     await pass.database.sql(
       `UPDATE servers s SET synced_at = clock() WHERE s.id = ANY($3::uuid[]) AND ${untouched}`,
@@ -96,10 +101,10 @@ async function updateChanged(
 }
 
 /** In id order, which is the order in which their events are numbered. */
-async function lockUntouched(tx: Transaction, pass: SyncPass, ids: readonly string[]): Promise<Known[]> {
+async function lockUntouched(tx: Transaction, pass: SyncPass, servers: readonly Known[]): Promise<Known[]> {
   return await tx.sql<Known>(
     `SELECT ${columns} FROM servers s WHERE s.id = ANY($3::uuid[]) AND ${untouched} ORDER BY s.id FOR UPDATE OF s`,
-    [[...liveStates], pass.listedAt, [...ids]],
+    [[...liveStates], pass.listedAt, servers.map(({ id }) => id)],
   );
 }
 
@@ -114,7 +119,15 @@ function isSame(server: Known, now: RemoteServer): boolean {
     size(server.memoryMib, now.memoryMib) &&
     size(server.diskGib, now.diskGib) &&
     server.deleteProtected === (now.deleteProtected ?? server.deleteProtected) &&
+    isKept(server.data, now.data ?? {}) &&
     server.addresses.toSorted().join() === (now.addresses ?? server.addresses).toSorted().join()
+  );
+}
+
+/** A server may be on another node by now, and be all the same otherwise. What was not seen this time stays as it is. */
+function isKept(kept: Readonly<Record<string, unknown>>, seen: Readonly<Record<string, unknown>>): boolean {
+  return Object.entries(seen).every(
+    ([key, value]) => value === undefined || isDeepStrictEqual(kept[key], value),
   );
 }
 
@@ -127,28 +140,24 @@ async function noteMissing(
   if (missing.length === 0) return;
   // With force a person says that it may all be gone; each one is still confirmed.
   if (!pass.force) believe(pass, { ...sizes, missing: missing.length });
-  const gone: string[] = [];
+  const gone: Known[] = [];
   for (const server of missing) {
     try {
       const now = await pass.cloud.inspect(server.externalId);
-      if (now.state === "deleted") gone.push(server.id);
+      if (now.state === "deleted") gone.push(server);
     } catch (error) {
-      if (isServiceError(error, "cloud_not_found")) gone.push(server.id);
+      if (isServiceError(error, "cloud_not_found")) gone.push(server);
       else
         pass.counts.errors.push(
           `Whether the server ${server.externalId} still exists is not known: ${problemOf(error).message}`,
         );
     }
   }
-  for (let from = 0; from < gone.length; from += BATCH) {
-    const ids = gone.slice(from, from + BATCH);
-    await writeBatch(pass, async (tx) => {
-      for (const server of await lockUntouched(tx, pass, ids)) {
-        await setMissing(tx, { serverId: server.id, operationId: null });
-        pass.counts.missing += 1;
-      }
-    });
-  }
+  pass.counts.missing += await writeServers(pass, gone, async (tx, some) => {
+    const untouchedOnes = await lockUntouched(tx, pass, some);
+    for (const server of untouchedOnes) await setMissing(tx, { serverId: server.id, operationId: null });
+    return untouchedOnes.length;
+  });
 }
 
 const MARKER = /^op=([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.\d+$/;
@@ -161,7 +170,7 @@ async function findLateTwins(pass: SyncPass, servers: readonly RemoteServer[]): 
   const marked = servers.flatMap(({ externalId, name, markers }) =>
     markers.flatMap((marker) => {
       const operationId = MARKER.exec(marker)?.[1];
-      return operationId === undefined ? [] : [{ externalId, name, operationId, marker }];
+      return operationId === undefined ? [] : [{ externalId, name: storable(name), operationId, marker }];
     }),
   );
   if (marked.length === 0) return [];

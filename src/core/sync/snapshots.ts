@@ -2,11 +2,15 @@
 import type { RemoteServer, RemoteSnapshot } from "../cloud.ts";
 import { isServiceError, problemOf } from "../errors.ts";
 import { replaceSnapshots } from "../servers/snapshots.ts";
-import { BATCH, type SyncPass, writeBatch } from "./pass.ts";
+import { type SyncPass, writeServers } from "./pass.ts";
 
 interface Known {
   id: string;
   externalId: string;
+}
+
+interface Seen extends Known {
+  snapshots: readonly RemoteSnapshot[];
 }
 
 /**
@@ -26,18 +30,17 @@ export async function syncSnapshots(
   },
 ): Promise<void> {
   const seen = await lookAt(pass, known, remote);
-  for (let from = 0; from < seen.length; from += BATCH) {
-    const some = new Map(seen.slice(from, from + BATCH));
-    await writeBatch(pass, async (tx) => {
-      const free = await tx.sql<{ id: string }>(
-        `SELECT s.id FROM servers s WHERE s.id = ANY($3::uuid[]) AND ${unworked.sql} ORDER BY s.id FOR UPDATE OF s`,
-        [...unworked.parameters, [...some.keys()]],
-      );
-      for (const { id } of free) {
-        await replaceSnapshots(tx, { serverId: id, snapshots: some.get(id) ?? [] });
-      }
-    });
-  }
+  await writeServers(pass, seen, async (tx, some) => {
+    const free = await tx.sql<{ id: string }>(
+      `SELECT s.id FROM servers s WHERE s.id = ANY($3::uuid[]) AND ${unworked.sql} ORDER BY s.id FOR UPDATE OF s`,
+      [...unworked.parameters, some.map(({ id }) => id)],
+    );
+    for (const { id } of free) {
+      const snapshots = some.find((one) => one.id === id)?.snapshots ?? [];
+      await replaceSnapshots(tx, { serverId: id, snapshots });
+    }
+    return free.length;
+  });
 }
 
 /** Of most servers nothing is asked: they have none, and none are known. */
@@ -45,7 +48,7 @@ async function lookAt(
   pass: SyncPass,
   known: readonly Known[],
   remote: ReadonlyMap<string, RemoteServer>,
-): Promise<[string, readonly RemoteSnapshot[]][]> {
+): Promise<Seen[]> {
   const { snapshots } = pass.cloud;
   if (snapshots === undefined) return [];
   const rows = await pass.database.sql<{ id: string }>(
@@ -53,13 +56,13 @@ async function lookAt(
     [known.map(({ id }) => id)],
   );
   const some = new Set(rows.map(({ id }) => id));
-  const seen: [string, readonly RemoteSnapshot[]][] = [];
+  const seen: Seen[] = [];
   for (const { id, externalId } of known) {
     const now = remote.get(externalId);
-    if (now?.snapshots !== undefined) seen.push([id, now.snapshots]);
+    if (now?.snapshots !== undefined) seen.push({ id, externalId, snapshots: now.snapshots });
     else if (now !== undefined && some.has(id)) {
       try {
-        seen.push([id, await snapshots.list(externalId)]);
+        seen.push({ id, externalId, snapshots: await snapshots.list(externalId) });
       } catch (error) {
         if (isServiceError(error, "cloud_not_found")) continue;
         pass.counts.errors.push(

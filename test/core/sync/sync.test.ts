@@ -273,6 +273,18 @@ eachBackend("sync", (open) => {
       );
     });
 
+    test("a flavor whose name cannot be stored costs no other one", async () => {
+      cloud.flavors = [flavor(1), { ...flavor(2), name: "m2\u0000" }, { ...flavor(3), name: "m\ud800" }];
+
+      const report = await sync("flavors");
+
+      expect(report).toMatchObject({ state: "partial", created: 1 });
+      expect(report.errors).toEqual([
+        expect.stringContaining("f2) cannot be used: name"),
+        expect.stringContaining("f3) cannot be used: name"),
+      ]);
+    });
+
     test("images and networks, one of them without a name", async () => {
       expect(await sync("images")).toMatchObject({ state: "completed", created: 1 });
       expect(await sync("networks")).toMatchObject({ state: "completed", created: 1 });
@@ -381,6 +393,81 @@ eachBackend("sync", (open) => {
 
       expect(await sync("servers")).toMatchObject({ updated: 0, missing: 0 });
       expect(await stateOf(id)).toBe("active");
+    });
+
+    test("one server with what cannot be stored costs no other's row, and is named", async () => {
+      const ids = Array.from({ length: 7 }, (_, index) => `vm-${index}`);
+      for (const id of ids) await server(id);
+      cloud.servers = ids.map((id) => remote(id, "stopped"));
+      cloud.servers[2] = remote("vm-2", "stopped", { providerStatus: "stopped\u0000" });
+      cloud.servers[4] = remote("vm-4", "stopped", { addresses: ["10.0.0.5\u0000"] });
+      cloud.servers[5] = remote("vm-5", "stopped", { memoryMib: Number.NaN });
+      cloud.servers[6] = remote("vm-6", "stopped", { data: { node: "n1\u0000" } });
+
+      const report = await sync("servers");
+
+      expect(report).toMatchObject({ state: "partial", updated: 3 });
+      expect(report.errors.map((error) => /the server (\S+) cannot be stored/.exec(error)?.[1])).toEqual(
+        expect.arrayContaining(["vm-2", "vm-4", "vm-5", "vm-6"]),
+      );
+      expect(await database.sql("SELECT name FROM servers WHERE state = 'stopped' ORDER BY name")).toEqual([
+        { name: "vm-0" },
+        { name: "vm-1" },
+        { name: "vm-3" },
+      ]);
+      expect(await database.sql("SELECT state FROM sync_runs")).toEqual([{ state: "partial" }]);
+    });
+
+    test("snapshots that cannot be stored cost no other server's", async () => {
+      const id = await server("a");
+      const other = await server("b");
+      const snapshots = (description: string) => [
+        { name: "before", description, withMemory: false, takenAt: null, markers: [] },
+      ];
+      Object.assign(cloud, { snapshots: {} });
+      cloud.servers = [
+        remote("a", "active", { snapshots: snapshots("half \ud800 of a pair\u0000") }),
+        remote("b", "active", { snapshots: snapshots("fine") }),
+      ];
+
+      expect(await sync("servers")).toMatchObject({
+        state: "partial",
+        errors: [expect.stringContaining("the server a cannot be stored")],
+      });
+      expect(await database.sql("SELECT server_id AS id, description FROM snapshots")).toEqual([
+        { id: other, description: "fine" },
+      ]);
+      expect(await stateOf(id)).toBe("active");
+    });
+
+    test("what a stranger is called, and what a cloud says of its failure, can always be stored", async () => {
+      const name = `twin\u0000\ud800${"x".repeat(5_000)}`;
+      cloud.servers = [remote("a", "active", { name, markers: [`op=${newId()}.1`] })];
+
+      const report = await sync("servers");
+
+      expect(report).toMatchObject({ state: "completed", lateTwins: [{ externalId: "a" }] });
+      cloud.failure = new ServiceError("timeout", "The cloud did not answer.", { staffDetail: name });
+      expect(await sync("servers")).toMatchObject({ state: "failed" });
+      expect(await database.sql("SELECT state FROM sync_runs ORDER BY started_at")).toEqual([
+        { state: "completed" },
+        { state: "failed" },
+      ]);
+      expect(
+        JSON.stringify(await database.sql("SELECT errors, last_problem FROM sync_runs, clouds")),
+      ).toContain("twin\uFFFD\uFFFDx");
+    });
+
+    test("a server that has moved is kept with where it is now; what was not seen this time stays", async () => {
+      const id = await server("a");
+      await database.sql(`UPDATE servers SET provider_data = '{"node": "n1", "bootDisk": "scsi0"}'`);
+      cloud.servers = [remote("a", "active", { data: { node: "n2", iso: null, uuid: undefined } })];
+
+      expect(await sync("servers")).toMatchObject({ updated: 1 });
+      expect(await database.sql("SELECT id, provider_data AS data FROM servers")).toEqual([
+        { id, data: { node: "n2", bootDisk: "scsi0", iso: null } },
+      ]);
+      expect(await sync("servers")).toMatchObject({ updated: 0 });
     });
 
     test("missing only when the cloud confirms it, and back when it is back", async () => {
