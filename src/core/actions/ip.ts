@@ -46,10 +46,11 @@ function proceduresOf(cloud: Cloud) {
 
 /** `active`: when the change counts, as the cloud's procedure has handed it on. */
 function endOf(server: string, active: unknown, text: string): Pick<EndEffects, "offers" | "note"> {
-  const runs = active === "after_next_boot";
+  const isOff = active === "at_next_start";
+  const when = isOff ? "next start" : active === "after_restart" ? "next stop and start" : "next boot";
   return {
-    offers: runs ? [{ action: "server.restart", input: { server } }] : [],
-    note: `${text} from its next ${runs ? "boot" : "start"} on, if the guest's cloud-init takes it then; not before.`,
+    offers: !isOff ? [{ action: "server.restart", input: { server } }] : [],
+    note: `${text} from its ${when} on, if the guest's cloud-init takes it then; not before.`,
   };
 }
 

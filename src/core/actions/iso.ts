@@ -120,7 +120,11 @@ export const isoMount = defineOperation<MountInput>({
     ];
   },
   onEnd(end, { plan, output }) {
-    if (end !== "succeeded") return {};
+    if (end !== "succeeded") {
+      return output["isoIn"] === true
+        ? { note: "The ISO is in its CD drive all the same; /iso unmount takes it out." }
+        : {};
+    }
     const { server, order } = MountDetails.parse(plan.details);
     const { iso, boot } = order;
     return {
@@ -231,7 +235,11 @@ export const isoUnmount = defineOperation<UnmountInput>({
     ];
   },
   onEnd(end, { plan, output }) {
-    if (end !== "succeeded") return {};
+    if (end !== "succeeded") {
+      return output["isoTaken"] === true
+        ? { note: "The ISO is out of its CD drive; another /iso unmount brings its boot order back." }
+        : {};
+    }
     const { server, iso } = UnmountDetails.parse(plan.details);
     if (output["isoTaken"] !== true) return { note: "No ISO was in its CD drive." };
     const { isoWaits } = Counts.parse(output);

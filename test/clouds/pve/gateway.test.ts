@@ -110,7 +110,7 @@ const undisturbed = new Map<string, Chapter[]>();
 beforeAll(async () => {
   database = await testDatabase();
   for (const name of Object.keys(LIVES)) undisturbed.set(name, await live(name, () => undefined));
-}, 60_000);
+}, 120_000);
 afterEach(async () => {
   await world?.close();
   world = undefined;

@@ -183,6 +183,43 @@ describe("an ISO", () => {
     expect(at.changes()).toEqual([]);
   });
 
+  it("that was only half put in or taken out is told as that, and a second unmount ends it", async () => {
+    const at = await open();
+    await at.order("server.power", { action: "kill" });
+    const before = traceOf(at);
+    const refuse = () =>
+      at.simulator.addFault({
+        method: "PUT",
+        path: "/config$",
+        kind: "status",
+        status: 500,
+        body: { data: null, message: "unable to write configuration: no space left\n" },
+      });
+    at.beforeStep("pve.iso_boot", refuse);
+    const failed = await at.order("iso.mount", { ...DEBIAN, boot: "yes" });
+    expect(failed).toMatchObject({ state: "failed" });
+    expect((await at.lines(failed.id)).join("\n")).toMatch(
+      /in its CD drive all the same; \/iso unmount takes/u,
+    );
+    await at.order("iso.mount", { ...DEBIAN, boot: "yes" });
+    at.simulator.clearFaults();
+    at.beforeStep("pve.iso_unset", refuse);
+    const half = await at.order("iso.unmount");
+    expect(half).toMatchObject({ state: "failed" });
+    expect((await at.lines(half.id)).join("\n")).toMatch(/another \/iso unmount brings its boot order back/u);
+    expect(await at.order("iso.unmount")).toMatchObject({ state: "succeeded", problem: null });
+    expect(traceOf(at)).toEqual(before);
+  });
+
+  it("stays where it is when its server is deleted", async () => {
+    const at = await open();
+    await at.order("server.power", { action: "kill" });
+    await at.order("iso.mount", DEBIAN);
+    expect(await at.order("server.delete")).toMatchObject({ state: "succeeded" });
+    const volumes = at.simulator.state.volumes.filter(({ volid, node }) => volid === ISO && node === "n1");
+    expect(volumes).toHaveLength(1);
+  });
+
   it("is forgotten by a rebuild, and by going back to a snapshot it is what PVE has then", async () => {
     const at = await open();
     await at.order("snapshot.create", { name: "s1" });

@@ -14,8 +14,10 @@ import { requireUnusedAddress } from "../address-holder.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { hasCloudInit } from "../config.ts";
+import { inDoubtForGood } from "../doubt.ts";
 import { remoteServerOf } from "../server.ts";
-import { getStatus, renewCloudInit } from "../vm.ts";
+import { getStatus } from "../vm.ts";
+import { activeWhen, renewDrive } from "./cloud-init.ts";
 import { isOff } from "./power.ts";
 import { change, requireShown } from "./setting.ts";
 import { getTarget, requireUnlocked } from "./target.ts";
@@ -67,14 +69,14 @@ export function addressSteps(client: PveClient): StepDefinition[] {
       evidence: "none",
       issue: (context) => check(client, context),
     },
-    {
+    inDoubtForGood({
       name: "pve.address",
       deadlineMs: 10 * 60_000,
       callTimeoutMs: 2 * 60_000,
       pointOfNoReturn: "The address is being set; /ip assign and /ip release set another one or none.",
       evidence: "repeatable",
       issue: (context) => set(client, context),
-    },
+    }),
   ];
 }
 
@@ -119,17 +121,19 @@ async function set(client: PveClient, context: StepContext): Promise<Issued> {
   const after = isSameIpConfig(vm.config["ipconfig0"], wanted)
     ? vm
     : await write(client, context, { vm, wanted });
-  await renewCloudInit(client, after, { signal });
+  const { isRenewed, ...notes } = await renewDrive(client, after, { signal });
   const off = await isOff(client, after, signal);
   const server = await remoteServerOf(client, after, signal);
   const status = await getStatus(client, after, signal);
   const waits = nextAddresses(after.config, status, fixedNow(after.config, status)).nextAddresses ?? [];
-  const active = off ? "at_next_start" : isSame && waits.length === 0 ? "now" : "after_next_boot";
+  const isNow = !off && isSame && waits.length === 0;
+  const active = isNow ? "now" : activeWhen({ isOff: off, isRenewed });
   return {
     kind: "done",
     server,
     output: { addressActive: active },
-    ...(active === "now" ? { note: "it has it already." } : {}),
+    ...(isNow ? { note: "it has it already." } : {}),
+    ...notes,
   };
 }
 

@@ -183,6 +183,7 @@ function mediaStep(client: PveClient): StepDefinition {
       const slot = lineIn(config, "iso")?.slot ?? "";
       return { [slot]: mediaIn(config, slot) === media };
     },
+    outcome: () => ({ output: { isoIn: true } }),
   });
 }
 
