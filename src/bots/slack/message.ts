@@ -2,7 +2,7 @@
 import type { types } from "@slack/bolt";
 import type { Tone, View, ViewButton, ViewField, ViewLink, ViewStep } from "../../core/view.ts";
 import { bannerTexts, paragraph, plain } from "../text.ts";
-import { escapeTo, line } from "./text.ts";
+import { escape, escapeTo, line } from "./text.ts";
 
 export type Block = types.KnownBlock;
 
@@ -121,7 +121,10 @@ export function sections(lines: readonly string[]): Block[] {
 }
 
 function linkBlock({ label, url }: ViewLink): Block {
-  return { type: "section", text: { type: "mrkdwn", text: `<${url}|${line(label, 150)}>`, verbatim: true } };
+  return {
+    type: "section",
+    text: { type: "mrkdwn", text: `<${escape(url)}|${line(label, 150)}>`, verbatim: true },
+  };
 }
 
 function fieldBlocks(fields: readonly ViewField[], room: Room): Block[] {

@@ -42,6 +42,12 @@ describe("renderView", () => {
     ]);
   });
 
+  it("has a link in one line, however narrow the terminal is", () => {
+    const link = { label: "Open it", url: `https://bot.example.com/console/${"a1".repeat(32)}` };
+    const text = renderView({ title: "web-1", tone: "success", link }, { width: 40, color: false });
+    expect(text.split("\n")).toEqual(["✓ web-1", "  Open it:", `  ${link.url}`]);
+  });
+
   it("aligns fields and tables and wraps at the terminal's width", () => {
     const text = renderView(view, { width: 40, color: false, numberOf: () => 7 });
     expect(text.split("\n")).toEqual([

@@ -55,6 +55,12 @@ describe("views", () => {
     ]);
   });
 
+  it("have their link as one, without a preview for which it would be fetched", () => {
+    const link = { label: "Open [web-1]", url: `https://bot.example.com/console/${"a1".repeat(32)}` };
+    const { embeds } = renderView({ title: "web-1", tone: "success", text: "Once.", link });
+    expect(embeds[0]?.description?.split("\n\n")).toEqual(["Once.", `[Open \\[web-1\\]](<${link.url}>)`]);
+  });
+
   it("say the banner with the one line that answers a command, within what a message may hold", () => {
     const answer: Extract<Answer, { kind: "operation" }> = {
       kind: "operation",

@@ -117,6 +117,18 @@ describe("a view as a message", () => {
     }
   });
 
+  it("has its link as one, in a message and in a modal, and whole in the fallback", () => {
+    const link = { label: "Open <web-1>", url: `https://bot.example.com/console/${"a1".repeat(32)}` };
+    for (const surface of ["message", "modal"] as const) {
+      const { text, blocks } = renderView({ title: "web-1", tone: "success", link }, surface);
+      expect(blocks[1]).toEqual({
+        type: "section",
+        text: { type: "mrkdwn", text: `<${link.url}|Open &lt;web-1&gt;>`, verbatim: true },
+      });
+      expect(text).toContain(link.url);
+    }
+  });
+
   it("keeps every limit and pings nobody, whatever names and clouds say", () => {
     fc.assert(
       fc.property(view, fc.constantFrom("message" as const, "modal" as const), (each, surface) => {
