@@ -2,8 +2,12 @@
 // for ever, of a range that nobody else uses. Somebody who takes one all the same spoils it, and is never touched.
 import { ServiceError } from "../../core/errors.ts";
 import type { Queryable } from "../../database/client.ts";
+import { isUniqueViolation } from "../../database/errors.ts";
 import type { PveClient } from "./client.ts";
 import { isFree, listResourcesLately } from "./cluster.ts";
+
+/** The step that makes a VM under the number. */
+export const CLONE = "pve.clone";
 
 /** More orders than this do not ask for a number in the same moment. */
 const MAX_TRIES = 200;
@@ -65,13 +69,20 @@ export async function ownNumbers(
   );
 }
 
-/** A stranger has it: it is not ours any more, and nobody of ours gets it again. */
-export async function spoil(client: PveClient, database: Queryable, vmid: number): Promise<void> {
+/**
+ * A stranger has it: it is not ours any more, and nobody of ours gets it again. Only as the number of this operation: a worker
+ * that wakes up late would take what another operation has made under it meanwhile for a stranger's.
+ */
+export async function spoil(
+  client: PveClient,
+  { database, operationId }: ForOperation,
+  vmid: number,
+): Promise<void> {
   client.log.warn({ cloud: client.cloud, vmid }, "somebody else uses a VMID of our range");
   await database.sql(
     `UPDATE vmid_reservations r SET spoilt_at = clock() FROM clouds c
-     WHERE c.id = r.cloud_id AND c.name = $1 AND r.vmid = $2 AND r.spoilt_at IS NULL`,
-    [client.cloud, vmid],
+     WHERE c.id = r.cloud_id AND c.name = $1 AND r.vmid = $2 AND r.operation_id = $3 AND r.spoilt_at IS NULL`,
+    [client.cloud, vmid, operationId],
   );
 }
 
@@ -92,7 +103,7 @@ export async function reserveVmid(
     // oxlint-disable-next-line no-await-in-loop
     if (await isFree(client, vmid, signal)) return vmid;
     // oxlint-disable-next-line no-await-in-loop
-    await spoil(client, database, vmid);
+    await spoil(client, { database, operationId }, vmid);
     used.add(vmid);
   }
   throw new ServiceError("capacity", "No free number for the server could be reserved. Try again later.", {
@@ -108,7 +119,12 @@ async function takeNext(
 ): Promise<number | null> {
   const own = await reservedVmid(client, { database, operationId });
   if (own !== null) return own;
-  const candidate = await candidateOf(client, database, used);
+  const next = await nextOf(client, database, used);
+  if (next === null) {
+    const released = await takeReleased(client, { database, operationId }, used);
+    if (released !== null) return released;
+  }
+  const candidate = next ?? (await gapOf(client, database, used));
   const rows = await database.sql<{ vmid: number }>(
     `INSERT INTO vmid_reservations (cloud_id, vmid, operation_id)
      SELECT id, $2, $3 FROM clouds WHERE name = $1 ON CONFLICT DO NOTHING RETURNING vmid`,
@@ -117,12 +133,12 @@ async function takeNext(
   return rows[0]?.vmid ?? null;
 }
 
-/** Upwards, because a number that was somebody's still names their backups; gaps only when the end is reached. */
-async function candidateOf(
+/** Upwards, because a number that was somebody's still names their backups. Null: the end is reached. */
+async function nextOf(
   client: PveClient,
   database: Queryable,
   used: ReadonlySet<number>,
-): Promise<number> {
+): Promise<number | null> {
   const [from, to] = client.options.vmidRange;
   const rows = await database.sql<{ last: number | null }>(
     `SELECT max(r.vmid) AS last FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id
@@ -131,7 +147,47 @@ async function candidateOf(
   );
   let next = Math.max(from, (rows[0]?.last ?? 0) + 1);
   while (next <= to && used.has(next)) next += 1;
-  if (next <= to) return next;
+  return next <= to ? next : null;
+}
+
+/**
+ * SQL: a number under which nothing was ever asked for. Its operation has ended, so nothing of it can begin any more, and its
+ * step that makes the VM had not begun: its first intent is on record before its first call can be sent.
+ */
+const isReleased = `r.spoilt_at IS NULL AND o.state IN ('failed', 'cancelled')
+  AND EXISTS (SELECT FROM operation_steps t WHERE t.operation_id = o.id AND t.name = '${CLONE}')
+  AND NOT EXISTS (SELECT FROM operation_steps t WHERE t.operation_id = o.id AND t.name = '${CLONE}'
+    AND (t.attempt > 0 OR t.issued_at IS NOT NULL OR t.reference IS NOT NULL))`;
+
+/** The number of an order that was cancelled, or failed, before it made anything; null when there is none. */
+async function takeReleased(
+  client: PveClient,
+  { database, operationId }: ForOperation,
+  used: ReadonlySet<number>,
+): Promise<number | null> {
+  const [from, to] = client.options.vmidRange;
+  try {
+    const rows = await database.sql<{ vmid: number }>(
+      `WITH released AS (
+         SELECT r.cloud_id, r.vmid FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id
+           JOIN operations o ON o.id = r.operation_id
+         WHERE c.name = $1 AND r.vmid BETWEEN $3 AND $4 AND NOT r.vmid = ANY($5::int[]) AND ${isReleased}
+         ORDER BY r.vmid LIMIT 1 FOR UPDATE OF r SKIP LOCKED)
+       UPDATE vmid_reservations r SET operation_id = $2, created_at = clock() FROM released
+       WHERE r.cloud_id = released.cloud_id AND r.vmid = released.vmid RETURNING r.vmid`,
+      [client.cloud, operationId, from, to, [...used]],
+    );
+    return rows[0]?.vmid ?? null;
+  } catch (error) {
+    if (!isUniqueViolation(error)) throw error;
+    // Another worker has just reserved one for the same operation.
+    return reservedVmid(client, { database, operationId });
+  }
+}
+
+/** One below the end that nobody ever took. Throws `capacity` when there is none. */
+async function gapOf(client: PveClient, database: Queryable, used: ReadonlySet<number>): Promise<number> {
+  const [from, to] = client.options.vmidRange;
   const gaps = await database.sql<{ vmid: number }>(
     `SELECT g AS vmid FROM generate_series($2::int, $3::int) g
      WHERE NOT g = ANY($4::int[]) AND NOT EXISTS (SELECT FROM vmid_reservations r JOIN clouds c ON c.id = r.cloud_id

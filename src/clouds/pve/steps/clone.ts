@@ -15,7 +15,7 @@ import { type FoundVm, findVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { descriptionOf, markerLine } from "../marker.ts";
 import { placeFor } from "../placement.ts";
-import { reservedVmid, spoil } from "../reservation.ts";
+import { CLONE, reservedVmid, spoil } from "../reservation.ts";
 import { rebuiltAt } from "../retiring.ts";
 import { remoteServerOf } from "../server.ts";
 import { cloneVm } from "../vm.ts";
@@ -31,7 +31,6 @@ const Input = z.object({
   size: z.object({ memoryMib: z.number(), diskGib: z.number() }).optional(),
 });
 
-const CLONE = "pve.clone";
 export const DISCARD = "pve.discard";
 const COPYING = "copying the disk";
 
@@ -162,7 +161,7 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
     };
   }
   if (isBeingMade(found)) return stillMaking(client, context, found);
-  await spoil(client, database, vmid);
+  await spoil(client, { database, operationId: operation.id }, vmid);
   // The next call reserves another number.
   return { kind: "again", error: taken(client, found) };
 }

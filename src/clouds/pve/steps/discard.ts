@@ -102,7 +102,7 @@ async function findOwn(client: PveClient, context: StepContext): Promise<FoundVm
     found = again;
   }
   if (!carries(found, operationId)) {
-    await spoil(client, database, vmid);
+    await spoil(client, { database, operationId }, vmid);
     return null;
   }
   const recorded = recordOf(context, vmid)["smbiosUuid"];

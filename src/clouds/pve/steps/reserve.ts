@@ -36,7 +36,7 @@ export async function reserveUsable(
   const own = await reservedVmid(client, { database, operationId: operation.id });
   const there = own === null ? null : await ownUnder(client, context, own);
   if (own !== null && there !== "stranger") return { vmid: own, there };
-  if (own !== null) await spoil(client, database, own);
+  if (own !== null) await spoil(client, { database, operationId: operation.id }, own);
   return { vmid: await reserveVmid(client, { database, operationId: operation.id }, signal), there: null };
 }
 
