@@ -1,5 +1,6 @@
 /** A server's screen in the browser: from the command to the first pixels, and who does not get there. */
 import { describe, expect, it } from "vitest";
+import { newId } from "../../src/database/id.ts";
 import { useStage } from "../support/stage.ts";
 import { press, shakeHands, visit, wholeScreen } from "./browser.ts";
 import { openScene, type SceneOptions } from "./stage.ts";
@@ -69,6 +70,33 @@ describe("the link", () => {
       code: "wrong_state",
       message: expect.stringMatching(/is stopped, so it cannot be shown now\. It can when it is active/),
     });
+  });
+
+  it("a customer with an authenticator app shows a code first, and the link is then their account's", async () => {
+    const at = await open();
+    await at.database.sql(
+      `INSERT INTO customer_factors (customer_id, secret_id, confirmed_at) VALUES ($1, $1, clock())`,
+      [at.ada.customerId],
+    );
+    await at.database.sql(
+      `INSERT INTO identities (id, customer_id, platform, user_id, source) VALUES ($1, $2, 'slack', 'UADA', 'code')`,
+      [newId(), at.ada.customerId],
+    );
+    const ask = () =>
+      at.entrance.dispatch({
+        action: "server.console",
+        options: { server: "web-1" },
+        principal: { ...at.ada, via: "slack:UADA" },
+        source: "slack",
+        idempotencyKey: newId(),
+        origin: null,
+      });
+    await expect(ask()).rejects.toMatchObject({ code: "forbidden", facts: { stepUp: "verify" } });
+    expect(await at.database.sql(`SELECT FROM console_links`)).toEqual([]);
+    await at.database.sql(`UPDATE identities SET verified_at = clock()`);
+    expect(await ask()).toMatchObject({ kind: "view" });
+    const links = await at.database.sql(`SELECT via, source, principal_id AS who FROM console_links`);
+    expect(links).toEqual([{ via: "slack:UADA", source: "slack", who: "ada" }]);
   });
 
   it("without RATATOSK_PUBLIC_URL the team is told what to set, a customer that the team must", async () => {

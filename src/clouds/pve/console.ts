@@ -44,7 +44,7 @@ async function askForPort(client: PveClient, path: string, signal: AbortSignal):
     const data = await client.call({
       method: "POST",
       path: `${path}/vncproxy`,
-      // Both are the default of 9.x; 8.x makes a password for a WebSocket only when asked to.
+      // 9.2 and 8.4 make a password for a WebSocket anyway, and call the second one deprecated; older ones make it when asked.
       parameters: { websocket: true, "generate-password": true },
       changing: false,
       timeoutMs: TIMEOUT_MS,

@@ -76,7 +76,7 @@ async function planRescue(context: ActionContext, input: RescueInput): Promise<C
     after: { power: "rescue" },
     downtime:
       "The server restarts into the rescue system; what runs on it is away until it is started normally.",
-    notes: ["Its disk is not changed by this. Work on it in the console."],
+    notes: ["Its disk is not changed by this. Work on it on its screen: /server console."],
     details: { server: server.publicId, order } satisfies Details,
   };
 }

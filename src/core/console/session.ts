@@ -16,7 +16,7 @@ export const CONSOLE_ACTION = "server.console";
 export const NO_CONSOLE = "This server's cloud has no screen that we can show.";
 
 export interface ConsoleDeps {
-  engine: Pick<Engine, "database" | "clouds" | "registry" | "log">;
+  engine: Pick<Engine, "database" | "clouds" | "registry" | "wake">;
   people: Pick<People, "identify" | "parsePrincipal">;
 }
 
@@ -174,6 +174,7 @@ async function recordOpened(
       outcome: "allowed",
       data: { opened: true },
     });
+    tx.afterCommit(() => engine.wake.nudge("events"));
   });
 }
 
