@@ -74,7 +74,7 @@ export interface RemoteServer {
   addresses?: string[];
   /** Markers of ours found on it, `op=<operation id>.<attempt>`. */
   markers: string[];
-  /** Why it is in the state `error`, in the cloud's words; staff only. */
+  /** Why it is in the state `error`, or why it is `unknown`, in the cloud's words; staff only. */
   fault?: string;
   /** What the provider must know again (PVE: node, SMBIOS uuid, boot disk); kept on the server's row, staff only. */
   data?: Record<string, unknown>;
@@ -378,7 +378,10 @@ export interface Cloud {
   /** Every server that carries a marker of this operation, whatever the attempt; oldest first. */
   findByMarker(operationId: string, signal?: AbortSignal): Promise<RemoteServer[]>;
 
-  /** Complete lists. A page that fails fails the whole: a shorter list is never returned as complete. */
+  /**
+   * Complete lists. A page that fails fails the whole: a shorter list is never returned as complete. A server of which no more
+   * can be told than that it is there is in it as `unknown`, with why as its `fault`.
+   */
   listServers(signal?: AbortSignal): Promise<RemoteServer[]>;
   listFlavors(signal?: AbortSignal): Promise<RemoteFlavor[]>;
   listImages(signal?: AbortSignal): Promise<RemoteImage[]>;

@@ -60,6 +60,9 @@ interface Question<T> extends Pick<Call, "since" | "signal"> {
   schema: z.ZodType<T>;
 }
 
+/** An agent that answers does so in moments, after the 3 s of PVE's ping at most; a slow one must not hold a whole list up. */
+const ANSWER_MS = 7_000;
+
 /**
  * Null for every refusal and every answer of another shape: they are the guest's words, also where PVE's own error quotes
  * them, or its slowness. Throws what is about our credential, and what comes of our own giving up.
@@ -69,7 +72,8 @@ async function ask<T>(
   at: VmAddress,
   { method, call, schema, since, signal }: Question<T>,
 ): Promise<T | null> {
-  const request = { path: `${pathOf(at)}/agent/${call}`, signal, since };
+  const timeoutMs = Math.min(client.options.timeoutMs ?? ANSWER_MS, ANSWER_MS);
+  const request = { path: `${pathOf(at)}/agent/${call}`, signal, since, timeoutMs };
   let answer: unknown;
   try {
     answer =

@@ -1,5 +1,6 @@
 // PVE's calls about the snapshots of one VM, and what its list says.
 import type { RemoteSnapshot } from "../../core/cloud.ts";
+import { storable } from "../../database/storable.ts";
 import type { PveClient } from "./client.ts";
 import { markersIn, markerText } from "./marker.ts";
 import { Feature, Snapshots, VmConfig } from "./schema.ts";
@@ -37,7 +38,7 @@ function listed(row: Snapshots[number]): ListedSnapshot {
   // On the first line only: what a person wrote stands below and can say anything.
   const markers = markersIn(first);
   // What somebody wrote in PVE was not written for customers, who read this.
-  const text = markers.length === 0 ? "" : rest.join("\n");
+  const text = markers.length === 0 ? "" : storable(rest.join("\n"));
   const isComplete = row.snapstate === undefined;
   return {
     name: row.name,

@@ -186,6 +186,13 @@ describe("one guest's agent", () => {
     expect((await rowOf("web-1"))?.addresses).toHaveLength(32);
   });
 
+  it("that never answers is not waited for as long as PVE itself is", async () => {
+    const at = await open({ client: { timeoutMs: 2_000 } });
+    at.simulator.addFault({ path: `/qemu/${VMID}/agent/`, kind: "hang" });
+    expect(await sync(at)).toMatchObject({ state: "completed" });
+    expect(await rowOf("web-1")).toMatchObject({ state: "active", addresses: [] });
+  });
+
   it("is told of in the log once, not each time that it is asked", async () => {
     const { log, logged } = recordingLog();
     const at = await open({ runtime: { log } });
