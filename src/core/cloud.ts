@@ -238,7 +238,8 @@ export interface IsoProcedures {
   readonly offered: readonly string[];
   /**
    * `iso`: one of the offered names. `boot`: the server boots from it until it is taken out. Hands on `isoWaits`, what
-   * of it counts only when the server has been stopped and started; nothing of a server that is off, and then `isoOff: true`.
+   * of it counts only when the server has been stopped and started; nothing of a server that is off, and then `isoOff: true`;
+   * and `isoSame: true` when all of it was so before.
    */
   mount(order: { externalId: string; iso: string; boot: boolean }): PlannedStep[];
   /** Also brings the boot order back. Hands on as `mount`. */
@@ -249,7 +250,8 @@ export interface IsoProcedures {
 export interface AddressProcedures {
   /**
    * The address of the other version stays. Hands on `addressActive`: "at_next_start" of a server that is off,
-   * "after_next_boot", "after_restart" where a boot from inside is not enough, or "now" when it has had it before.
+   * "after_next_boot", "after_restart" where a boot from inside is not enough, or "now" when it has had it before; and
+   * `addressSame: true` when that was asked for before.
    */
   assign(order: { externalId: string; cidr: string; gateway?: string | undefined }): PlannedStep[];
   /** Back to what a server without a fixed address has. Hands on as `assign`, and nothing when there was none. */

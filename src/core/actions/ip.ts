@@ -119,8 +119,9 @@ export const ipAssign = defineOperation<AssignInput>({
     const { server, order } = AssignDetails.parse(plan.details);
     const { cidr, gateway = null } = order;
     if (output["addressActive"] === "now") return { note: `It has the address ${cidr} already.` };
+    const isNew = output["addressSame"] !== true;
     return {
-      events: [{ type: "server.ip.assigned", data: { address: cidr, gateway } }],
+      events: isNew ? [{ type: "server.ip.assigned", data: { address: cidr, gateway } }] : [],
       ...endOf(server, output["addressActive"], `It has the address ${cidr}`),
     };
   },

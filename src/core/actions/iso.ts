@@ -128,7 +128,7 @@ export const isoMount = defineOperation<MountInput>({
     const { server, order } = MountDetails.parse(plan.details);
     const { iso, boot } = order;
     return {
-      events: [{ type: "server.iso.mounted", data: { iso, boot } }],
+      events: output["isoSame"] === true ? [] : [{ type: "server.iso.mounted", data: { iso, boot } }],
       ...mountedNow(server, { iso, boot, ...Counts.parse(output) }),
     };
   },

@@ -87,6 +87,10 @@ describe("an address", () => {
     expect(await claims()).toEqual([]);
     const released = (await at.events()).filter(({ type }) => type === "server.ip.released");
     expect(released.map(({ data }) => data["versions"])).toEqual([[4], [6], [4, 6]]);
+    // Asked for twice before the guest has it, it is told once.
+    for (const _ of [1, 2]) await at.order("ip.assign", ASSIGN);
+    const assigned = (await at.events()).filter(({ type }) => type === "server.ip.assigned");
+    expect(assigned).toHaveLength(6);
   });
 
   it("of a server that is off counts from its next start, and nothing is offered", async () => {

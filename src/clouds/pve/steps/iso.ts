@@ -119,12 +119,17 @@ function checkStep(client: PveClient): StepDefinition {
     callTimeoutMs: 60_000,
     evidence: "none",
     async issue(context): Promise<Issued> {
-      const { media, iso } = MountInput.parse(context.input);
+      const { media, iso, boot } = MountInput.parse(context.input);
       const vm = await getTarget(client, context);
       await requireUnlocked(client, vm, context.signal);
       requireNoRescue(client, vm);
-      noteOf(client, vm, await wantedConfig(client, vm, context.signal));
-      if (await isOnNode(client, { node: vm.node, media }, context.signal)) return { kind: "done" };
+      const config = await wantedConfig(client, vm, context.signal);
+      const note = noteOf(client, vm, config);
+      if (await isOnNode(client, { node: vm.node, media }, context.signal)) {
+        const isSame =
+          mediaIn(config, note.slot) === media && (config["boot"] ?? "") === bootFor(config, note, boot);
+        return { kind: "done", output: { isoSame: isSame } };
+      }
       throw new ServiceError(
         "cloud_invalid",
         `The ISO ${iso} is not there where the server is, so nothing was changed. Our operators must put it there.`,
