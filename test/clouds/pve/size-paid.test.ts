@@ -229,6 +229,26 @@ describe("a resize fails and its size waits", () => {
     expect((await told(at)).at(-1)).toEqual(["server.size.changed", M]);
   });
 
+  it("a resize that was stored, and that nobody could look at afterwards, is no failure that gives the size away", async () => {
+    for (const refused of [false, true]) {
+      const at = await open();
+      replaceIssue(at, "pve.set_size", (issue) => issue());
+      at.simulator.addFault({ method: "GET", path: "/pending$", kind: "status", status: 500, times: 0 });
+      if (refused) {
+        const body = { data: null, message: "hotplug problem - memory: not enough slots\n" };
+        at.simulator.addFault({ method: "PUT", path: "/config$", kind: "status_after", status: 500, body });
+      }
+      const operation = await at.order("server.resize", { plan: "m" }, at.ada);
+      expect(operation, `refused: ${refused}`).toMatchObject({ state: "needs_attention" });
+      at.simulator.clearFaults();
+      await at.ask(at.rita, "ops.abandon", { operation: operation.publicId });
+      await powerCycle(at);
+      expect({ ...(await row()), ...hasOf(at) }, `refused: ${refused}`).toMatchObject(M);
+      expect((await told(at)).at(-1)).toEqual(["server.size.changed", M]);
+      await stage.clear();
+    }
+  });
+
   it("sizes without a plan are told when they count", async () => {
     const at = await open();
     await failedResize(at, { cpu: "8", memory: "16G" });

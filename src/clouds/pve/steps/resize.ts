@@ -15,6 +15,7 @@ import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { coresOf } from "../config.ts";
+import { inDoubtAfterEachWrite } from "../doubt.ts";
 import { remoteServerOf } from "../server.ts";
 import { powerVm } from "../vm.ts";
 import { sizeParameters } from "./configure.ts";
@@ -31,6 +32,8 @@ const ApplyInput = z.object({ externalId: z.string(), restart: z.enum(["now", "l
 
 const CALL_TIMEOUT_MS = 2 * 60_000;
 const GUEST_S = 60;
+const WHAT_IS_STORED =
+  "The cloud refused the new CPU and memory, and does not tell what it has stored of them.";
 
 /**
  * The disk first: where it cannot grow, nothing else has been changed. Then CPU and memory, then the restart that makes
@@ -65,7 +68,8 @@ export function planRestart({ externalId }: { externalId: string }): PlannedStep
 }
 
 export function setSizeStep(client: PveClient): StepDefinition {
-  return {
+  // Stored and not looked at is not "failed": it would count one day.
+  return inDoubtAfterEachWrite({
     name: "pve.set_size",
     deadlineMs: 10 * 60_000,
     callTimeoutMs: CALL_TIMEOUT_MS,
@@ -74,7 +78,7 @@ export function setSizeStep(client: PveClient): StepDefinition {
       "The cloud has the new CPU and memory already. Ask for the size it had afterwards to take them back.",
     evidence: "repeatable",
     issue: (context) => setSize(client, context),
-  };
+  });
 }
 
 async function setSize(client: PveClient, context: StepContext): Promise<Issued> {
@@ -89,7 +93,11 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
     await set(client, context, vm, sizeParameters(vm, after));
   } catch (error) {
     if (!isServiceError(error, "cloud_failed", "cloud_invalid")) throw error;
-    return refusedInPart(client, { vm, error, signal });
+    try {
+      return await refusedInPart(client, { vm, error, signal });
+    } catch (unseen) {
+      throw isServiceError(unseen) ? reworded(unseen, WHAT_IS_STORED, { code: "unknown_outcome" }) : unseen;
+    }
   }
   const now = await lookAgain(client, context, vm);
   const server = await remoteServerOf(client, now, signal, { addresses: false });

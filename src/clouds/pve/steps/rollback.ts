@@ -178,7 +178,7 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
     return { kind: "pending", condition: lookCondition("it is not known yet whether it has gone back") };
   }
   const list = await listSnapshots(client, vm, signal);
-  // Nothing that has waited is left: going back drops it.
+  // Going back drops what has waited.
   const server = await withWaitingSize(client, context, {
     vm,
     server: await remoteServerOf(client, vm, signal),
