@@ -154,6 +154,8 @@ describe("the connection", () => {
   });
 
   it("still counts a refused bot token, and an unconfirmed workspace, as not ok", async () => {
+    await rig.stop();
+    rig = await slackRig({ ingress, firstRetryMs: 60_000 });
     rig.slack.next("auth.test", { body: { ok: false, error: "invalid_auth" } });
     await rig.bot.start();
     await until(() => rig.bot.status().detail.includes("SLACK_BOT_TOKEN"));
