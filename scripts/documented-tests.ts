@@ -10,7 +10,14 @@ import { createRegistry } from "../src/core/actions/index.ts";
 const DOC = "docs/pve.md";
 const REPORT = "reports/tests.json";
 const OWN_REPORT = "reports/documented-tests.json";
-const FOLDERS = ["test/clouds", "test/core", "test/cli", "test/config", "test/console", "test/licences.test.ts"];
+const FOLDERS = [
+  "test/clouds",
+  "test/core",
+  "test/cli",
+  "test/config",
+  "test/console",
+  "test/licences.test.ts",
+];
 
 /** What was asked of Proxmox VE, by the ids in the table's first column. */
 const ROWS = [...range(1, 35), 47, 51, 53, ...range(57, 61)].map((n) => `J-${String(n).padStart(2, "0")}`);
