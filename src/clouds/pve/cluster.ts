@@ -1,5 +1,6 @@
 // The cluster as a whole: which VM is where, which nodes are there, which tasks run.
 import { isServiceError, ServiceError } from "../../core/errors.ts";
+import { storable } from "../../database/storable.ts";
 import type { PveClient } from "./client.ts";
 import {
   type ClusterResource,
@@ -240,7 +241,10 @@ export async function taskEnd(
   }
 }
 
-/** The lines of a task's log that begin so, for staff. */
+const MOST_WARNINGS = 20;
+const LONGEST_WARNING = 300;
+
+/** The first lines of a task's log that begin so, for staff. They may quote a guest. */
 export async function taskWarnings(
   client: PveClient,
   task: { upid: string; node: string },
@@ -249,5 +253,6 @@ export async function taskWarnings(
   const path = `/nodes/${encodeURIComponent(task.node)}/tasks/${encodeURIComponent(task.upid)}/log`;
   // limit=0 is the whole log; PVE's default is its first 50 lines.
   const lines = await client.read({ path, parameters: { limit: 0 }, signal }, TaskLog);
-  return lines.map((line) => line.t).filter((line) => /^WARN(?:ING)?:/u.test(line));
+  const warnings = lines.map((line) => line.t).filter((line) => /^WARN(?:ING)?:/u.test(line));
+  return warnings.slice(0, MOST_WARNINGS).map((line) => storable(line.slice(0, LONGEST_WARNING)));
 }

@@ -250,6 +250,18 @@ describe("a server whose agent answers nonsense", () => {
     expect(asked.length).toBeGreaterThan(12);
   });
 
+  it("and has its words in a task's warnings is started all the same: they can be stored", async () => {
+    const at = await open();
+    await at.order("server.power", { ...WEB, action: "kill" });
+    const message = `WARN: it says \u0000\ud800${"x".repeat(5_000)}`;
+    at.simulator.addTaskFault({ task: "qmstart", outcome: "warn", message });
+    const operation = await at.order("server.power", { ...WEB, action: "start" });
+    expect(operation).toMatchObject({ state: "succeeded", problem: null });
+    const told = (await at.lines(operation.id)).join("\n");
+    expect(told).toMatch(/WARN: it says \uFFFD\uFFFDx/u);
+    expect(told.length).toBeLessThan(1_000);
+  });
+
   it("is not told to be missing when it refuses a password, and its words can be stored", async () => {
     const at = await open();
     says(at, refusal(`Agent error: VM ${VMID} does not exist \u0000\ud800\n`), { call: "set-user-password" });
