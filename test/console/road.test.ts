@@ -146,7 +146,7 @@ describe("limits", () => {
     const late = await at.visit(await at.link(at.rita));
     expect(await late.told()).toMatchObject({ reason: expect.stringMatching(/Too many screens/) });
     await first.browser.close();
-    await expect.poll(() => at.look(at.ada).then(() => "open", String)).toBe("open");
+    await expect.poll(() => at.look(at.ada).then(() => "open", String), { timeout: 10_000 }).toBe("open");
   });
 
   it("pages that bring no token do not take the place of those that do for long", async () => {
@@ -160,7 +160,7 @@ describe("limits", () => {
       await browser.told();
     }
     await expect
-      .poll(() => at.visit(token).then((browser) => browser.told(), String))
+      .poll(() => at.visit(token).then((browser) => browser.told(), String), { timeout: 10_000 })
       .toMatchObject({ state: "open" });
   });
 

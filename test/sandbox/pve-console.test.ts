@@ -80,7 +80,9 @@ it("one visitor and no more; when they go, the task is over", async () => {
   const second = connect(port, ticket);
   second.on("error", () => undefined);
   first.terminate();
-  await expect.poll(() => simulator.state.tasks.find((task) => task.upid === upid)?.exitstatus).toBe("OK");
+  await expect
+    .poll(() => simulator.state.tasks.find((task) => task.upid === upid)?.exitstatus, { timeout: 10_000 })
+    .toBe("OK");
   expect(second.readyState).toBe(second.CONNECTING);
   second.terminate();
 });
@@ -89,7 +91,7 @@ it("nobody comes in time: the task ends so, and the port is free again", async (
   simulator.state.traps = { vncWaitMs: 5 };
   const { upid, port } = await proxy();
   await expect
-    .poll(() => simulator.state.tasks.find((task) => task.upid === upid)?.exitstatus)
+    .poll(() => simulator.state.tasks.find((task) => task.upid === upid)?.exitstatus, { timeout: 10_000 })
     .toBe("connection timed out");
   expect((await proxy()).port).toBe(port);
 });

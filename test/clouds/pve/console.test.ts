@@ -122,7 +122,7 @@ describe("PVE is away", () => {
     const browser = await at.visit(await at.link(at.sam));
     await asked.promise;
     await browser.close();
-    await expect.poll(() => at.logged()).toMatch(/given up|cloud call failed/);
+    await expect.poll(() => at.logged(), { timeout: 10_000 }).toMatch(/given up|cloud call failed/);
     expect(await at.database.sql(`SELECT FROM events WHERE type = 'server.console.opened'`)).toEqual([]);
   });
 });
@@ -135,7 +135,7 @@ describe("what is kept of it", () => {
     const { password = "" } = (await browser.told()) ?? {};
     await shakeHands(browser, password);
     await browser.close();
-    await expect.poll(() => at.logged()).toContain("a screen was closed");
+    await expect.poll(() => at.logged(), { timeout: 10_000 }).toContain("a screen was closed");
     const [ticket = ""] = at.simulator.state.requests.flatMap(({ path }) =>
       path.includes("vncticket=") ? [decodeURIComponent(path.split("vncticket=")[1] ?? "")] : [],
     );
