@@ -165,7 +165,7 @@ function writesSince(at: PveWorld, from: number): Write[] {
 async function truthOf(at: PveWorld): Promise<unknown> {
   const rows = await database.sql(
     `SELECT name, state, external_id, vcpus, memory_mib, disk_gib, image_name, delete_protected, has_agent,
-       deleted_at IS NOT NULL AS gone FROM servers ORDER BY name`,
+       deleted_at IS NOT NULL AS gone FROM servers ORDER BY name, external_id`,
   );
   const snapshots = await database.sql(`SELECT name FROM snapshots ORDER BY name`);
   const done = at.simulator.state.tasks
