@@ -158,10 +158,13 @@ async function applyEffects(
 ) {
   const change = effects.server;
   if (change !== undefined && operation.serverId !== null) {
-    const before = await tx.sql<{ deleteProtected: boolean }>(
-      `SELECT delete_protected AS "deleteProtected" FROM servers WHERE id = $1 FOR UPDATE`,
-      [operation.serverId],
-    );
+    const before =
+      change.deleteProtected === undefined
+        ? []
+        : await tx.sql<{ deleteProtected: boolean }>(
+            `SELECT delete_protected AS "deleteProtected" FROM servers WHERE id = $1 FOR UPDATE`,
+            [operation.serverId],
+          );
     await tx.sql(
       `UPDATE servers SET plan_code = COALESCE($2, plan_code), vcpus = COALESCE($3, vcpus),
          memory_mib = COALESCE($4, memory_mib), disk_gib = COALESCE($5, disk_gib), image_name = COALESCE($6, image_name),
