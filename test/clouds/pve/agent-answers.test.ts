@@ -257,9 +257,9 @@ describe("a server whose agent answers nonsense", () => {
     at.simulator.addTaskFault({ task: "qmstart", outcome: "warn", message });
     const operation = await at.order("server.power", { ...WEB, action: "start" });
     expect(operation).toMatchObject({ state: "succeeded", problem: null });
-    const told = (await at.lines(operation.id)).join("\n");
-    expect(told).toMatch(/WARN: it says \uFFFD\uFFFDx/u);
-    expect(told.length).toBeLessThan(1_000);
+    const lines = (await at.lines(operation.id)).join("\n");
+    expect(lines).toMatch(/WARN: it says \uFFFD\uFFFDx/u);
+    expect(lines.length).toBeLessThan(1_000);
   });
 
   it("is not told to be missing when it refuses a password, and its words can be stored", async () => {
