@@ -241,7 +241,7 @@ export async function taskEnd(
   }
 }
 
-const MOST_WARNINGS = 20;
+const MOST_WARNINGS = 100;
 const LONGEST_WARNING = 300;
 
 /** The first lines of a task's log that begin so, for staff. They may quote a guest. */
