@@ -40,6 +40,8 @@ const FACTS = `
   UNION ALL SELECT 'network', external_id, NULL FROM networks
   UNION ALL SELECT 'snapshot', unnest(ARRAY[n.name, n.description]), s.customer_id
     FROM snapshots n JOIN servers s ON s.id = n.server_id
+  UNION ALL SELECT 'traffic', in_bytes / 1073741824 || '.00 GiB', customer_id FROM traffic_months
+  UNION ALL SELECT 'traffic', in_bytes / 1073741824 || '.00 GiB', customer_id FROM traffic_gaps
   UNION ALL SELECT 'chat identity', user_id, customer_id FROM identities
   UNION ALL SELECT 'kept by the provider', v.text, NULL FROM servers,
     jsonb_path_query(provider_data, 'strict $.**') AS j(value), LATERAL (SELECT j.value #>> '{}' AS text) v WHERE v.text LIKE 'ZQ%'
@@ -70,7 +72,8 @@ export type Finder = (
 export async function factFinder(tenants: Tenants): Promise<Finder> {
   const facts = await readFacts(tenants);
   return (viewer, typed, given) => {
-    const text = textOf(given).toLowerCase();
+    // JSON's "\\n" would make one word of it and what follows.
+    const text = textOf(given).toLowerCase().replaceAll("\\n", " ");
     if (REQUEST_ID.test(text)) return "a request id of the cloud";
     const known = facts.filter(({ owner }) => owner === viewer.customerId).map((fact) => fact.text);
     const news = [...known, ...typed.map((one) => one.toLowerCase())];
@@ -115,6 +118,8 @@ export async function digest({ world }: Tenants, customerId: string | null): Pro
       "identities",
       "link_codes",
       "customer_factors",
+      "console_links",
+      "traffic_months",
     ].map(
       (table) =>
         `SELECT t::text FROM ${table} t WHERE t.${table === "customers" ? "id" : "customer_id"} IS DISTINCT FROM $1::uuid`,

@@ -47,7 +47,7 @@ export async function idsOf(
   const from = `operations o LEFT JOIN servers s ON s.id = o.server_id`;
   return {
     servers: await texts(
-      `SELECT public_id AS text FROM servers s WHERE ${is} (${own}) AND deleted_at IS NULL ORDER BY s.id`,
+      `SELECT public_id AS text FROM servers s WHERE ${is} (${own}) ${whose === "own" ? "AND deleted_at IS NULL" : ""} ORDER BY s.id`,
     ),
     operations: await texts(
       `SELECT o.public_id AS text FROM ${from} WHERE ${is} (${ownOperation}) ORDER BY o.id`,

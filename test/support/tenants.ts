@@ -9,7 +9,7 @@ import { type OperationRow, operationColumns } from "../../src/core/operations/r
 import { makeLinkCode } from "../../src/core/people/link.ts";
 import type { Answer } from "../../src/core/request.ts";
 import type { Database } from "../../src/database/client.ts";
-import { newId } from "../../src/database/id.ts";
+import { newId, newPublicId } from "../../src/database/id.ts";
 import { createWorld, policies, type World } from "./world.ts";
 
 export type CustomerPrincipal = Principal & { kind: "customer" };
@@ -91,7 +91,40 @@ export async function createTenants(database: Database): Promise<Tenants> {
      SELECT gen_random_uuid(), id, 'zqsnap-' || substr(public_id, 5), 'ZQ why ' || public_id, false, clock(), clock() FROM servers`,
   );
   await linkIdentities(base);
+  await countTraffic(base);
   return { ...tenants, sold };
+}
+
+/** Of every server, and of one of each that is deleted; what was sold has months of both. */
+async function countTraffic({ world, customers, ada }: Pick<Tenants, "world" | "customers" | "ada">) {
+  const { database } = world;
+  for (const customer of customers) {
+    await database.sql(
+      `INSERT INTO servers (id, public_id, customer_id, cloud_id, external_id, name, state, vcpus, memory_mib, disk_gib, addresses, deleted_at)
+       SELECT $1, $2, $3, c.id, $4, $5, 'deleted', 1, 512, 10, '{}', clock() FROM clouds c`,
+      [newId(), newPublicId("srv"), customer.customerId, randomUUID(), `zq-${shortOf(customer)}-gone`],
+    );
+  }
+  await database.sql(
+    `INSERT INTO traffic_counters (server_id, external_id, uptime_s, in_bytes, out_bytes, measured_at)
+     SELECT id, external_id, 60, 1, 1, clock() FROM servers`,
+  );
+  const owners = `SELECT id AS server_id, customer_id, 1 AS nth FROM servers
+    UNION ALL SELECT id, $1::uuid, 2 FROM servers WHERE name LIKE 'zq-bought-by-bob-%'`;
+  const gib = 2 ** 30;
+  // Figures that occur nowhere else: facts of whoever they were counted for.
+  await database.sql(
+    `INSERT INTO traffic_months (id, server_id, customer_id, month, in_bytes, out_bytes, counted_from)
+     SELECT gen_random_uuid(), server_id, customer_id, date_trunc('month', clock() AT TIME ZONE 'UTC')::date,
+       (70000 + row_number() OVER (ORDER BY server_id, nth)) * ${gib}, 0, clock() FROM (${owners}) o`,
+    [ada.customerId],
+  );
+  await database.sql(
+    `INSERT INTO traffic_gaps (id, server_id, customer_id, from_at, to_at, kind, cause, in_bytes, out_bytes)
+     SELECT gen_random_uuid(), server_id, customer_id, clock() - interval '1 day', clock(), 'carried', 'us',
+       (80000 + row_number() OVER (ORDER BY server_id, nth)) * ${gib}, 0 FROM (${owners}) o`,
+    [ada.customerId],
+  );
 }
 
 /** Each has one chat account by the configuration and one by a code, and a code that nobody has used. */

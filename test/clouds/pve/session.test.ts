@@ -214,7 +214,7 @@ describe("a credential that is revoked in the middle of an order", () => {
   }
 
   it("revoked at any call of a build, and restored: it goes on by itself", async () => {
-    for (const path of ["/clone$", "/tasks\\?", "/resources$", "/config$", "/status/start$"]) {
+    for (const path of ["/nextid", "/clone$", "/tasks\\?", "/config$", "/status/start$"]) {
       const { at, answer } = await orderAt(path);
       expect(await finish(at, time, answer), path).toMatchObject({ problem: null, state: "succeeded" });
       expect(
