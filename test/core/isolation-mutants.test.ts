@@ -11,6 +11,7 @@ import type { Database } from "../../src/database/client.ts";
 import type * as Standard from "../../src/webhooks/formats/standard.ts";
 import { testDatabase } from "../support/database.ts";
 import { createTenants, type Tenants } from "../support/tenants.ts";
+import { stride } from "../support/thorough.ts";
 import { Violation } from "./isolation-facts.ts";
 import { sweep } from "./isolation-sweep.ts";
 
@@ -130,7 +131,7 @@ describe("the sweep notices", () => {
     const places = [...seam.places].toSorted();
     expect(places).toHaveLength(usesInSource());
     const unnoticed: string[] = [];
-    for (const place of places) {
+    for (const place of places.filter((_, nth) => nth % stride(4) === 0)) {
       if (!((await attack(place)) instanceof Violation)) unnoticed.push(place);
     }
     expect(unnoticed).toEqual([]);
