@@ -8,6 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import express, { type ErrorRequestHandler, type Express, type Request, type Response } from "express";
 import type { Logger } from "pino";
 import { ServiceError } from "../core/errors.ts";
+import { refuseUpgrade } from "../net/upgrade.ts";
 
 export interface Receiver {
   path: string;
@@ -74,7 +75,7 @@ function serveUpgrades(server: Server, sections: readonly Section[]): void {
     socket.on("error", () => socket.destroy());
     const section = sections.find(({ path }) => isWithin(request.url ?? "", path));
     if (section !== undefined) section.upgrade(request, socket, head);
-    else socket.end("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    else refuseUpgrade(socket, 404);
   });
 }
 

@@ -1,7 +1,7 @@
 /** The page and what it loads: static files, under a policy that runs nothing but them. */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import express, { type Express, type Response } from "express";
+import express, { type ErrorRequestHandler, type Express, type Response } from "express";
 import { isConsoleToken } from "../core/console/link.ts";
 
 const OWN = join(import.meta.dirname, "page");
@@ -47,6 +47,12 @@ export function createPages(address: () => string | undefined): Express {
     else nothing(response);
   });
   app.use((_request, response) => nothing(response));
+  // Express's own answer would show where our files are.
+  const onError: ErrorRequestHandler = (error: unknown, _request, response, next) => {
+    if (response.headersSent) next(error);
+    else nothing(response);
+  };
+  app.use(onError);
   return app;
 }
 

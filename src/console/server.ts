@@ -3,12 +3,13 @@
  * message brings the token, which is used up then; what comes after are the screen's bytes.
  */
 import { randomUUID } from "node:crypto";
-import { type IncomingMessage, type RequestListener, STATUS_CODES } from "node:http";
+import type { IncomingMessage, RequestListener } from "node:http";
 import type { Duplex } from "node:stream";
 import type { Logger } from "pino";
 import { WebSocketServer } from "ws";
 import type { ConsoleDeps } from "../core/console/session.ts";
 import { ServiceError } from "../core/errors.ts";
+import { refuseUpgrade } from "../net/upgrade.ts";
 import { createPages } from "./page.ts";
 import { Visit } from "./visit.ts";
 
@@ -61,15 +62,24 @@ export function createConsoleServer(options: ConsoleServerOptions): ConsoleServe
   let timer: NodeJS.Timeout | undefined;
   let stopping = false;
 
+  /** Who has said nothing yet gives way: a page of ours sends its token at once. */
+  function hasRoom(): boolean {
+    const waiting = [...visits].filter(({ holder }) => holder === undefined);
+    if (waiting.length < limits.waiting) return true;
+    const silent = waiting.find(({ isSilent }) => isSilent);
+    silent?.end("Too many pages are waiting for a screen. Load this one anew.");
+    silent?.cut();
+    return silent !== undefined;
+  }
+
   function refusalOf({ url, headers }: IncomingMessage): 403 | 404 | 503 | undefined {
     if (url !== SOCKET_PATH) return 404;
     const own = address();
     if (own === undefined || headers.origin !== new URL(own).origin) {
-      log.warn({ origin: headers.origin }, "a page of another address asked for a screen");
+      log.debug({ origin: headers.origin?.slice(0, 200) }, "a page of another address asked for a screen");
       return 403;
     }
-    const waiting = [...visits].filter(({ holder }) => holder === undefined).length;
-    return stopping || waiting >= limits.waiting ? 503 : undefined;
+    return stopping || !hasRoom() ? 503 : undefined;
   }
 
   return {
@@ -78,7 +88,7 @@ export function createConsoleServer(options: ConsoleServerOptions): ConsoleServe
     upgrade(request, socket, head) {
       const refusal = refusalOf(request);
       if (refusal !== undefined) {
-        refuse(socket, refusal);
+        refuseUpgrade(socket, refusal);
         return;
       }
       webSockets.handleUpgrade(request, socket, head, (webSocket) => {
@@ -133,8 +143,4 @@ function requireRoom(visits: Iterable<Visit>, holder: string, limits: ConsoleLim
       "Too many screens are open at the moment. Ask for another link with /server console later.",
     );
   }
-}
-
-function refuse(socket: Duplex, status: 403 | 404 | 503): void {
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
 }

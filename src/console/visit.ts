@@ -81,6 +81,11 @@ export class Visit {
     socket.once("message", (data: RawData, isBinary: boolean) => this.#begin(data, isBinary));
   }
 
+  /** It has brought no token yet. */
+  get isSilent(): boolean {
+    return this.#tokenAt === undefined && !this.#isEnding;
+  }
+
   /** Ends it when it is too old, too quiet, not answered or no longer allowed. */
   async tick(): Promise<void> {
     if (this.#isEnding) return;

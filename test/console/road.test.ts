@@ -1,4 +1,6 @@
 /** A server's screen in the browser: from the command to the first pixels, and who does not get there. */
+import { once } from "node:events";
+import { connect } from "node:net";
 import { describe, expect, it } from "vitest";
 import { newId } from "../../src/database/id.ts";
 import { useStage } from "../support/stage.ts";
@@ -149,19 +151,39 @@ describe("limits", () => {
     await expect.poll(() => at.look(at.ada).then(() => "open", String), { timeout: 10_000 }).toBe("open");
   });
 
-  it("pages that bring no token do not take the place of those that do for long", async () => {
+  it("pages that bring no token give way to those that do, the oldest first", async () => {
     const at = await open({ limits: { waiting: 2 } });
-    const waiting = [await visit({ url: at.url }), await visit({ url: at.url })];
-    const token = await at.link(at.ada);
-    await expect(at.visit(token)).rejects.toThrow(/503/);
+    const [first, second] = [await visit({ url: at.url }), await visit({ url: at.url })];
+    const { browser } = await at.look(at.ada);
+    await first.told();
+    expect(first.socket.readyState).not.toBe(first.socket.OPEN);
     await at.pass(10_000);
-    for (const browser of waiting) {
-      expect(await browser.told()).toMatchObject({ reason: expect.stringMatching(/not be opened in time/) });
-      await browser.told();
+    expect(await second.told()).toMatchObject({ reason: expect.stringMatching(/not be opened in time/) });
+    await browser.close();
+  });
+
+  it("who is refused and does not hang up keeps no connection", async () => {
+    const at = await open();
+    for (const [path, status] of [
+      ["/console/socket", 403],
+      ["/console/elsewhere", 404],
+    ] as const) {
+      const { hostname, port } = new URL(at.url);
+      const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
+      socket.on("error", () => undefined);
+      socket.write(
+        `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\nmore`,
+      );
+      const [answer] = (await once(socket, "data")) as [Buffer];
+      expect(answer.toString()).toContain(`HTTP/1.1 ${status} `);
+      // Half-open as we are, only the end of everything there lets us see this: what we send is not taken any more.
+      await expect
+        .poll(() => {
+          socket.write("x");
+          return socket.destroyed || socket.errored !== null;
+        })
+        .toBe(true);
     }
-    await expect
-      .poll(() => at.visit(token).then((browser) => browser.told(), String), { timeout: 10_000 })
-      .toMatchObject({ state: "open" });
   });
 
   it("a message that is too long ends the connection", async () => {
@@ -173,6 +195,21 @@ describe("limits", () => {
 });
 
 describe("what the pages may do", () => {
+  it("an address that cannot be read is answered without a word of ours", async () => {
+    const at = await open();
+    const answer = await fetch(`${at.url}/console/%E0%A4%A`);
+    expect(answer.status).toBe(404);
+    expect(await answer.text()).toMatch(/^There is nothing at this address/);
+  });
+
+  it("no link leads over a connection that others can read", async () => {
+    const at = await open({ engine: { address: () => "http://bot.example.com" } });
+    await expect(at.link(at.rita)).rejects.toMatchObject({
+      code: "configuration",
+      message: expect.stringMatching(/without encryption.*RATATOSK_PUBLIC_URL/),
+    });
+  });
+
   it("nothing but their own scripts runs, nothing is kept, and nobody else's page shows them", async () => {
     const at = await open();
     const page = await fetch(`${at.url}/console/${"0".repeat(64)}`);

@@ -31,7 +31,7 @@ export const serverConsole = defineImmediate<ConsoleInput>({
     requireNotSuspended(server, "shown");
     requireState(server, "shown", allowedIn.console);
     const address = engine.address?.();
-    if (address === undefined) throw noAddress(principal);
+    if (address === undefined || !isSafe(address)) throw noAddress(principal, address);
     const token = await makeConsoleLink(database, {
       serverId: server.id,
       externalId: externalIdOf(server),
@@ -56,12 +56,22 @@ export const serverConsole = defineImmediate<ConsoleInput>({
   },
 });
 
-function noAddress({ kind }: Principal): ServiceError {
+/** What is typed on a screen, passwords too, goes this way. */
+function isSafe(address: string): boolean {
+  const { protocol, hostname } = new URL(address);
+  return protocol === "https:" || ["localhost", "127.0.0.1", "[::1]"].includes(hostname);
+}
+
+function noAddress({ kind }: Principal, address: string | undefined): ServiceError {
+  const why =
+    address === undefined
+      ? "Nobody has said under which address browsers reach Ratatosk"
+      : "Browsers reach Ratatosk without encryption";
   return new ServiceError(
     "configuration",
     kind === "customer"
       ? "Screens cannot be opened here yet: our operators must first set the address under which browsers reach this service."
-      : "Nobody has said under which address browsers reach Ratatosk, so no screen can be opened. Set RATATOSK_PUBLIC_URL (https://bot.example.com) and start it again.",
-    { staffDetail: "RATATOSK_PUBLIC_URL is not set" },
+      : `${why}, so no screen can be opened. Set RATATOSK_PUBLIC_URL (https://bot.example.com) and start it again.`,
+    { staffDetail: `RATATOSK_PUBLIC_URL is ${address === undefined ? "not set" : "http:"}` },
   );
 }
