@@ -31,6 +31,16 @@ export function inDoubtForGood(step: StepDefinition): StepDefinition {
   });
 }
 
+/** As the one above, also what an earlier call may have done. */
+export function inDoubtAfterAnyWrite(step: StepDefinition): StepDefinition {
+  return inDoubtWhen(step, ({ hasWritten, wasInDoubt }) => hasWritten || wasInDoubt);
+}
+
+/** What must still be done: past a point of no return, whatever stands in its way is for a person. */
+export function neverGivenUp(step: StepDefinition): StepDefinition {
+  return inDoubtWhen(step, () => true);
+}
+
 interface Failure {
   error: ServiceError;
   hasWritten: boolean;

@@ -56,8 +56,10 @@ export async function endOperation(
   const action = engine.registry.find(operation.action);
   // What becomes of the server is then for the one that took over to say.
   const effects: EndEffects =
-    action?.kind === "operation" && end.end !== "expired" && end.supersededBy === undefined
-      ? (action.onEnd?.(end.end, { ...operation, problem }) ?? {})
+    action?.kind === "operation" && end.end !== "expired"
+      ? end.supersededBy === undefined
+        ? (action.onEnd?.(end.end, { ...operation, problem }) ?? {})
+        : whatMayCount(action.onEnd?.(end.end, { ...operation, problem: operation.problem ?? problem }) ?? {})
       : {};
   // Succeeded means that all are done.
   if (end.end !== "succeeded") await leaveSteps(tx, operation.id);
@@ -85,6 +87,14 @@ export async function endOperation(
     engine.wake.nudge("events");
     engine.wake.nudge("operations");
   });
+}
+
+/** The one that took over may be taken back: what may be stored in the cloud is not forgotten for it. */
+function whatMayCount({ server, reveal }: EndEffects): EndEffects {
+  return {
+    ...(server?.planWaits ? { server: { planWaits: server.planWaits } } : {}),
+    ...(reveal === undefined ? {} : { reveal }),
+  };
 }
 
 /** What may count in the cloud is kept as long as it can be shown, counted from now: a person may have taken their time. */

@@ -40,7 +40,8 @@ interface SizeChange {
 export async function followSize(database: Queryable, change: SizeChange): Promise<void> {
   const { serverId, before, now, state } = change;
   // What was stored is what it has now, or somebody has set another one.
-  const isApplied = before.vcpus !== now.vcpus || before.memoryMib !== now.memoryMib;
+  const isApplied =
+    (before.vcpus !== now.vcpus || before.memoryMib !== now.memoryMib) && !isHalfOf(now, before.planWaits);
   const sizeWaits = change.sizeWaits ?? (isApplied ? false : undefined);
   if (isApplied && change.sizeWaits === undefined) {
     await database.sql(
@@ -80,6 +81,11 @@ export async function letPlanWait(
   } else if (isThere || row.sizeWaits || isUnknown) {
     await database.sql(`UPDATE servers SET plan_waits = $2::jsonb WHERE id = $1`, [serverId, waits]);
   }
+}
+
+/** A running guest may take one of the two at once. */
+function isHalfOf(now: Size, plan: PlanWaits | null): boolean {
+  return plan !== null && (now.vcpus === plan.vcpus) !== (now.memoryMib === plan.memoryMib);
 }
 
 /** A disk never shrinks, so a server may have more of it than its plan. */

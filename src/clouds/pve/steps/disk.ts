@@ -10,6 +10,7 @@ import type {
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { bootDiskOf, type Disk, diskGibOf, disksOf } from "../config.ts";
+import { inDoubtAfterAnyWrite } from "../doubt.ts";
 import { resizeDisk } from "../vm.ts";
 import { findTarget, getTarget, recordOf, requireUnlocked, seen, vanished } from "./target.ts";
 import { explained, judgeTask, refusal, staffNoteOf, waitFor } from "./task.ts";
@@ -27,11 +28,11 @@ export function planGrowth(input: { externalId: string; diskGib: number }): Plan
 }
 
 export function growthStep(client: PveClient): StepDefinition {
-  return {
+  return inDoubtAfterAnyWrite({
     ...diskStep(client),
     name: "pve.grow_disk",
     pointOfNoReturn: "The disk is growing, and a disk never shrinks, so the resize goes on to its end.",
-  };
+  });
 }
 
 /** To an absolute size (PVE's "+10G" would grow it twice), so it may be asked for again. */

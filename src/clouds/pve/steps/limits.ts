@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Issued, PlannedStep, StepContext, StepDefinition } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import { properties } from "../config.ts";
+import { neverGivenUp } from "../doubt.ts";
 import type { Parameters } from "../form.ts";
 import type { VmConfig } from "../schema.ts";
 import { change, requireShown } from "./setting.ts";
@@ -34,13 +35,13 @@ export function planLimits(input: { externalId: string }): PlannedStep {
 
 /** As `limits` of the operation's output. Before a start, so that it never runs without them; all of it is absolute. */
 export function limitsStep(client: PveClient): StepDefinition {
-  return {
+  return neverGivenUp({
     name: "pve.keep_limits",
     deadlineMs: 10 * 60_000,
     callTimeoutMs: 2 * 60_000,
     evidence: "repeatable",
     issue: (context) => issue(client, context),
-  };
+  });
 }
 
 async function issue(client: PveClient, context: StepContext): Promise<Issued> {

@@ -15,7 +15,7 @@ import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
 import { lookCondition } from "../condition.ts";
 import { coresOf } from "../config.ts";
-import { inDoubtAfterEachWrite } from "../doubt.ts";
+import { inDoubtAfterAnyWrite, isRefusal } from "../doubt.ts";
 import { remoteServerOf } from "../server.ts";
 import { powerVm } from "../vm.ts";
 import { sizeParameters } from "./configure.ts";
@@ -69,7 +69,7 @@ export function planRestart({ externalId }: { externalId: string }): PlannedStep
 
 export function setSizeStep(client: PveClient): StepDefinition {
   // Stored and not looked at is not "failed": it would count one day.
-  return inDoubtAfterEachWrite({
+  return inDoubtAfterAnyWrite({
     name: "pve.set_size",
     deadlineMs: 10 * 60_000,
     callTimeoutMs: CALL_TIMEOUT_MS,
@@ -92,7 +92,8 @@ async function setSize(client: PveClient, context: StepContext): Promise<Issued>
   try {
     await set(client, context, vm, sizeParameters(vm, after));
   } catch (error) {
-    if (!isServiceError(error, "cloud_failed", "cloud_invalid")) throw error;
+    // A locked VM is refused before anything of it is stored.
+    if (!isRefusal(error) || (!context.inDoubt && error.facts["lock"] !== undefined)) throw error;
     try {
       return await refusedInPart(client, { vm, error, signal });
     } catch (unseen) {

@@ -182,6 +182,7 @@ async function verify(client: PveClient, context: StepContext): Promise<Verdict>
   const server = await withWaitingSize(client, context, {
     vm,
     server: await remoteServerOf(client, vm, signal),
+    always: true,
   });
   if (list.parent !== name) {
     return { kind: "failed", server, error: elsewhere(client, vm, { name, parent: list.parent }) };

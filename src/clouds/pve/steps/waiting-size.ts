@@ -3,6 +3,7 @@ import type { RemoteServer } from "../../../core/cloud.ts";
 import type { StepContext } from "../../../core/operations/step.ts";
 import type { PveClient } from "../client.ts";
 import type { FoundVm } from "../cluster.ts";
+import { isRefusal } from "../doubt.ts";
 import { pendingKeys } from "../vm.ts";
 
 /** Of a VM's configuration. */
@@ -13,13 +14,25 @@ export async function sizeThatWaits(client: PveClient, vm: FoundVm, signal: Abor
   return (await pendingKeys(client, vm, signal)).filter((key) => SIZE_KEYS.has(key));
 }
 
-/** Where our row says that one waits, PVE is asked whether it does still: after whatever may have applied or dropped it. */
+/**
+ * Where our row says that one waits, or `always`, PVE is asked whether it does still: after whatever may have applied or
+ * dropped it. That is done, whatever PVE says to this question.
+ */
 export async function withWaitingSize(
   client: PveClient,
   { serverData, signal }: Pick<StepContext, "serverData" | "signal">,
-  { vm, server }: { vm: FoundVm; server: RemoteServer },
+  { vm, server, always = false }: { vm: FoundVm; server: RemoteServer; always?: boolean },
 ): Promise<RemoteServer> {
-  if (serverData["sizeWaits"] !== true) return server;
-  const keys = await sizeThatWaits(client, vm, signal);
-  return { ...server, data: { ...server.data, sizeWaits: keys.length > 0 } };
+  if (!always && serverData["sizeWaits"] !== true) return server;
+  try {
+    const keys = await sizeThatWaits(client, vm, signal);
+    return { ...server, data: { ...server.data, sizeWaits: keys.length > 0 } };
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    client.log.warn(
+      { err: error, cloud: client.cloud, vmid: vm.vmid },
+      "whether a size waits could not be told",
+    );
+    return server;
+  }
 }
