@@ -45,6 +45,8 @@ async function pve(): Promise<CloudAddress> {
   const { url, tokenId, tokenSecret, fingerprint, ca } = await startPveSimulator({
     speed,
     storageBytes: (orders * 4 + 100) * 64 * 1024 ** 3,
+    // Room for all: what runs out in a run is not what it asks about.
+    nodeMemoryBytes: (orders + 100) * 4 * 1024 ** 3,
   });
   return { kind: "pve", name, url, tokenId, tokenSecret, fingerprint, ca };
 }

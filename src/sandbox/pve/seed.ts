@@ -25,7 +25,7 @@ export function createCluster(options: PveSimulatorOptions): Cluster {
     traps: { ...options.traps },
     faults: (options.faults ?? []).map(armFault),
     taskFaults: (options.taskFaults ?? []).map(armTaskFault),
-    nodes: new Map(names.map((name) => [name, makeNode(name)])),
+    nodes: new Map(names.map((name) => [name, makeNode(name, options.nodeMemoryBytes ?? 256 * GIB)])),
     localNode: names[0] ?? "n1",
     accounts: new Map(accounts().map((account) => [account.id, account])),
     ticketKey: randomBytes(32),
@@ -59,11 +59,11 @@ export function createCluster(options: PveSimulatorOptions): Cluster {
   return cluster;
 }
 
-function makeNode(name: string): Node {
+function makeNode(name: string, memoryBytes: number): Node {
   return {
     name,
     cpus: 32,
-    memoryBytes: 256 * GIB,
+    memoryBytes,
     bootedAt: Date.now() - 3_600_000,
     nextPid: 1000,
     active: new Set(),

@@ -82,6 +82,8 @@ export interface PveSimulatorOptions {
   log?: (line: string) => void;
   /** Bytes of each node's own storages; default 2 TiB. */
   storageBytes?: number;
+  /** Of each node. Default 256 GiB. */
+  nodeMemoryBytes?: number;
 }
 
 export interface Storage {
