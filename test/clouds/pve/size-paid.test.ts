@@ -214,6 +214,37 @@ describe("a resize fails and its size waits", () => {
     expect((await told(at)).at(-1)).toEqual(["server.size.changed", M]);
   });
 
+  it("nor is one for lack of memory, which says so only after it has stored the size", async () => {
+    const at = await open();
+    at.simulator.addFault({
+      method: "PUT",
+      path: "/config$",
+      kind: "status_after",
+      status: 400,
+      body: { data: null, message: "hotplug problem - memory: Cannot allocate memory\n" },
+    });
+    expect(await at.order("server.resize", { plan: "m" }, at.ada)).toMatchObject({
+      state: "failed",
+      problem: { code: "capacity" },
+    });
+    await powerCycle(at);
+    expect({ ...(await row()), ...hasOf(at) }).toMatchObject(M);
+    expect((await told(at)).at(-1)).toEqual(["server.size.changed", M]);
+  });
+
+  it("a start that worked is no failure because nobody may look at what waits", async () => {
+    const at = await open();
+    await at.order("server.resize", { plan: "m", restart: "later" });
+    await at.order("server.power", { action: "kill" });
+    await at.database.sql(`UPDATE servers SET provider_data = provider_data || '{"sizeWaits": true}'`);
+    at.simulator.addFault({ method: "GET", path: "/pending$", kind: "status", status: 403, times: 0 });
+    expect(await at.order("server.power", { action: "start" }, at.ada)).toMatchObject({
+      state: "succeeded",
+      problem: null,
+    });
+    expect(at.vm(OLD)).toMatchObject({ status: "running" });
+  });
+
   it("a resize that the team gives up, whose outcome nobody knows, is told when it shows", async () => {
     const at = await open();
     replaceIssue(at, "pve.set_size", async (issue) => {
@@ -374,5 +405,18 @@ describe("a way back to a snapshot", () => {
       expect(at.vm(OLD), kind).toMatchObject({ status: "running", config: { cpulimit: "0.5" }, pending: {} });
       await stage.clear();
     }
+  });
+
+  it("asks a person when the limits cannot be put back, and never starts it without them; a retry goes on", async () => {
+    const at = await open();
+    await at.order("snapshot.create", { name: "free" }, at.ada);
+    at.simulator.changeVm(OLD, { config: { cpulimit: "0.5" } });
+    at.beforeStep("pve.keep_limits", () => at.simulator.changeVm(OLD, { lock: "backup" }));
+    const stuck = await at.order("snapshot.rollback", { snapshot: "free" }, at.ada);
+    expect(stuck).toMatchObject({ state: "needs_attention" });
+    expect(at.vm(OLD)).toMatchObject({ status: "stopped" });
+    at.simulator.changeVm(OLD, { lock: null });
+    expect(await at.retry(stuck)).toMatchObject({ state: "succeeded", problem: null });
+    expect(at.vm(OLD)).toMatchObject({ status: "running", config: { cpulimit: "0.5" } });
   });
 });
